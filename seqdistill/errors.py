@@ -31,6 +31,10 @@ class UsageError(SeqdistillError):
     exit_code = 2
 
 
+class Stopped(SeqdistillError):
+    """A person or a scheduler stopped the work; what was done is saved."""
+
+
 class MissingExtra(UsageError):
     """A feature needs a package that is not installed; `hint` is the pip command, right in a checkout and for the wheel."""
 

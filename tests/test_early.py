@@ -1,6 +1,7 @@
 """What train would refuse is refused before the teacher gets its first request: by `run`, and by `generate` alone."""
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -121,6 +122,10 @@ BEFORE_PAYING: list[tuple[str, list[Change], str]] = [  # found by `generate`, a
     ("a prompt longer than the context", [prompts(LONG)], "1 of 13 prompts cannot be trained on"),
     ("all prompts longer", [student(max_position_embeddings=16), having(train__unfit="drop")], "12 of 12 prompts"),
     ("another number of layers", [args(model_init_kwargs={"num_hidden_layers": 1})], "num_hidden_layers = 1 does not belong"),
+    ("quantised weights", [student(quantization_config={"quant_method": "gptq", "bits": 4})], "stored quantised (gptq)"),
+    ("a key of a cut student", [having(train__layers="even")], "layers = 'even' has no effect without [student]"),
+    ("a key without its term", [having(train__features_loss="mse")], "features_loss = 'mse' has no effect without features"),
+    ("prompts of no quality", [having(train__best_prompts=5)], 'best_prompts = 5 has no effect without best = "quality"'),
     ("a small max_length", [args(max_length=16)], "raise max_length"),
     ("a prompt longer than a batch", [having(train__batch_tokens=20, train__args={})], "at least"),
     ("tokens beyond the embedding", [student(vocab_size=100)], "has embeddings for ids up to 99"),
@@ -190,6 +195,9 @@ BEFORE_A_RUN: list[tuple[str, list[Change], str]] = [  # found by `run`, for whi
         [having(train__teacher_weights={"teacher": 0.5}), args(eval_packing=True)],
         "eval_packing = True with weights of rows",
     ),
+    ("an argument below its range", [args(neftune_noise_alpha=-1.0)], "[train.args] neftune_noise_alpha: training is not"),
+    ("no loss", [having(train__method="preference"), args(loss_type=[])], "loss_type = []: names no loss"),
+    ("FSDP in one process", [args(fsdp="full_shard")], "fsdp = 'full_shard': it spreads the weights"),
     ("an optimizer", [args(optim="adamm")], "adamm"),
     ("an optimizer's package", [args(optim="adamw_bnb_8bit")], "bitsandbytes"),
     ("a schedule", [args(lr_scheduler_type="linearr")], "linearr"),
@@ -259,6 +267,7 @@ def test_nothing_is_requested_for_a_training_that_would_be_refused(
     assert refused(command, changes, tmp_path, tiny_model) == (2, 0), name
     assert says in " ".join(capsys.readouterr().err.split())
     assert not (tmp_path / "run" / "generate").exists()
+    assert not [name for name in os.environ if name.startswith("ACCELERATE_")], "a check decides nothing for what comes later"
 
 
 def test_what_another_machine_may_have_is_a_note(tmp_path: Path, tiny_model: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -174,6 +174,38 @@ def test_a_student_that_cannot_be_trained_is_refused_before_the_first_training(p
     assert not (run.path / "sweep").exists()
 
 
+def test_a_student_that_fails_is_reported_and_the_others_are_compared(place: Place, tmp_path: Path, capsys: Any) -> None:
+    from safetensors.torch import load_file, save_file
+
+    test_a_sweep_is_there(place)
+    run, broken = Run(tmp_path / "run"), tmp_path / "broken"
+    shutil.copytree(place.run.path, run.path, symlinks=True)
+    shutil.copytree(place.students[1], broken)
+    weights = load_file(broken / "model.safetensors")
+    save_file({name: float("nan") * one for name, one in weights.items()}, broken / "model.safetensors", {"format": "pt"})
+    capsys.readouterr()
+    assert main(["sweep", str(run.path), "--student", str(broken), place.students[1], "-c", str(place.recipe), "--json"]) == 1
+    out, err = capsys.readouterr()
+    result = json.loads(out)
+    assert list(result["failed"]) == [str(broken)] and "not finite numbers" in result["failed"][str(broken)]
+    assert list(result["members"]) == list(result["scores"]["students"]) == [place.students[1]]
+    assert f"sweep: {broken} failed: " in " ".join(err.split())
+    with pytest.raises(UsageError, match="not finite numbers"):
+        seqdistill.sweep(run.path, place.recipe, students=[str(broken)])
+
+
+@pytest.mark.parametrize("of_family", [{"students": ["shrink:1"]}, {}])
+def test_students_that_an_endpoint_would_serve_are_refused_before_the_first_training(
+    place: Place, of_family: dict[str, Any]
+) -> None:
+    settings = {"student": {"engine": "openai", "base_url": [place.server.url]}}
+    with (
+        resolved_recipe(place.run.path, place.recipe, settings, keep=False) as recipe,
+        pytest.raises(UsageError, match="an endpoint serves none of them yet"),
+    ):
+        (seqdistill.sweep if of_family else seqdistill.curve)(place.run.path, recipe, **of_family)
+
+
 def test_the_members_spend_from_the_budget_of_the_run_and_resume_when_it_is_raised(place: Place, tmp_path: Path) -> None:
     run, before = Run(tmp_path / "run"), place.requests
     shutil.copytree(place.run.path, run.path, symlinks=True, ignore=shutil.ignore_patterns("sweep", "eval"))

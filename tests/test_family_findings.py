@@ -5,12 +5,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from filter_runs import sample
 
 from seqdistill.errors import UsageError
 from seqdistill.family.ladder import halves
 from seqdistill.family.members import Member, with_student
 from seqdistill.family.outlook import outlook
-from seqdistill.family.parts import for_part, parts_of
+from seqdistill.family.parts import applicable, for_part, parts_of
 from seqdistill.family.sweep import SweepResult, compare
 from seqdistill.recipe.tables import Recipe, StudentConfig, TrainConfig
 from seqdistill.records import file_sha256, write_json, write_jsonl
@@ -153,8 +154,10 @@ def curved(
         rows = 100 * (part.end - part.first)
         gap = a + b * rows**-c + (off if rows == 800 else 0.0)
         member = evaluated(Run(run.path / "curve" / part.name), {"student": gap})
+        write_jsonl(member.file("filter", "train.jsonl"), [])
+        StageRecord(member, "filter", {}, {}).finish({"train.jsonl": rows}, config={})
         write_jsonl(member.file("train", "log.jsonl"), [])
-        counts = {"rows": rows, "steps": rows // 8, "epochs": 1.0}
+        counts = {"rows": 2 * rows, "steps": rows // 8, "epochs": 1.0}  # as many references are mixed in
         StageRecord(member, "train", {}, {}).finish({"log.jsonl": 0}, config={}, counts=counts)
         members[part.name] = Member(part.name, member, Recipe())
     return outlook(run, Recipe(), parts, members)
@@ -211,7 +214,17 @@ def test_without_a_price_or_a_repetition_it_says_what_is_missing(tmp_path: Path)
 def test_a_part_s_fewer_steps_have_the_same_shares(tmp_path: Path, args: dict[str, Any], of_a_quarter: dict[str, Any]) -> None:
     recipe = Recipe(train=TrainConfig(args=args))
     whole = Member("all", Run(tmp_path), recipe)
-    assert [for_part(recipe, part, whole).train.args for part in parts_of(0)[:3:2]] == [args, of_a_quarter]
+    assert [for_part(recipe, part, whole, []).train.args for part in parts_of(0)[:3:2]] == [args, of_a_quarter]
+
+
+def test_what_no_row_of_a_part_has_is_left_out_of_its_recipe() -> None:
+    config = TrainConfig(
+        teacher_weights={"t": 2.0, "u": 0.5}, reference_weight=0.5, references="replace", rationale="multitask"
+    )
+    rows = [sample("Shut?", "Yes.", teacher="t"), sample("Open?", "No.", teacher="t", reference="Never.")]
+    part = applicable(config, rows)
+    assert (part.teacher_weights, part.reference_weight, part.references, part.rationale) == ({"t": 2.0}, 0.5, "replace", "off")
+    assert applicable(config, rows[:1]) == TrainConfig(teacher_weights={"t": 2.0})
 
 
 def test_a_base_model_is_of_the_students_that_are_cut_from_it_alone() -> None:

@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 import pytest
 
 import seqdistill
-from seqdistill.engines.loading import files_of, folder_here, generation_config, load
+from seqdistill.engines.loading import files_of, folder_here, generation_config, load, plain_weights
 from seqdistill.engines.models import locate
 from seqdistill.errors import UsageError
 from seqdistill.recipe.tables import ModelConfig, StudentConfig, TeacherConfig
@@ -247,6 +247,32 @@ def test_without_a_hub_a_wrong_name_fails_at_once_and_a_cached_model_is_read(tin
         assert "HF_HUB_OFFLINE is set" in unknown[0] if more else "the hub cannot be reached" in unknown[0]
         assert MEANT in unknown[1]
         assert cached == [str(snapshot), ""]
+
+
+def test_weights_in_fp8_are_read_as_plain_ones_to_be_trained_also_where_a_gpu_could_use_them(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    folder = tmp_path / "fp8"
+    shutil.copytree(tiny_model, folder)
+    config(quantization_config={"quant_method": "fp8", "weight_block_size": [32, 32]})(folder)
+    whole = load_file(folder / "model.safetensors")
+    stored = dict(whole)
+    for name in [name for name in whole if "_proj" in name]:
+        blocks = whole[name].unfold(0, 32, 32).unfold(1, 32, 32) if min(whole[name].shape) >= 32 else whole[name][None, None]
+        scale = blocks.abs().amax((-1, -2)) / 448
+        spread = scale.repeat_interleave(32, 0).repeat_interleave(32, 1)[: whole[name].shape[0], : whole[name].shape[1]]
+        stored |= {name: (whole[name] / spread).to(torch.float8_e4m3fn), f"{name}_scale_inv": scale}
+    save_file(stored, folder / "model.safetensors", {"format": "pt"})
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *_: (9, 0))
+    source = ModelConfig(model=str(folder))
+    model = load("AutoModelForCausalLM", source, dtype="float32", **plain_weights(source))
+    assert model.config.to_dict().get("quantization_config") is None
+    for name, weight in model.state_dict().items():
+        assert torch.allclose(weight, whole.get(name, weight), atol=0.1), name
 
 
 def test_a_folder_is_here_and_an_unknown_hub_id_is_not(tiny_model: Path) -> None:

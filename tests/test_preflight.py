@@ -325,11 +325,14 @@ def test_a_configured_chat_template_and_its_variables_are_trained_with_and_saved
 
 
 def test_a_template_that_differs_from_the_teacher_s_or_writes_the_date_is_mentioned(tiny_model: Path, tmp_path: Path) -> None:
-    dated = "{% if strftime_now is defined %}{{ strftime_now('%d %b %Y') }}{% endif %}" + CHATML
+    dated = "{{ mode }}{% if strftime_now is defined %}{{ strftime_now('%d %b %Y') }}{% endif %}" + CHATML
     student = tiny_chat_model(tmp_path / "student", chat_tokenizer(dated))
     found = check(a_run(tmp_path / "run"), a_recipe(student, teacher=tiny_model), Silent())
     assert any("writes today's date" in note for note in found.notes)
     assert any("teacher and student have different chat templates" in note for note in found.notes)
+    with_mode = a_recipe(student, teacher=student, chat_template_kwargs={"mode": "quick"})
+    with_mode = replace(with_mode, teacher=replace(with_mode.teacher, chat_template_kwargs={"mode": "quick"}))
+    assert check(a_run(tmp_path / "mode"), with_mode, Silent()).same_template
     same = check(a_run(tmp_path / "same"), a_recipe(tiny_model, teacher=tiny_model), Silent())
     assert (same.notes, same.same_template, found.same_template) == ([], True, False)
 

@@ -8,14 +8,22 @@ from typing import Any
 
 import filter_runs
 import pytest
-from conftest import make_tiny_model
+from conftest import make_tiny_model, without_template
 from train_runs import ARGS, Listener, a_run, sample, weights
 
 from seqdistill.engines.logprob_file import read_logprob_rows, write_logprob_rows
 from seqdistill.engines.logprobs import LOWEST, TEMPERATURES, TokenLogprobs
 from seqdistill.errors import UsageError
 from seqdistill.progress import Silent
-from seqdistill.recipe.tables import GenerateConfig, Recipe, StudentConfig, TaskConfig, TeacherConfig, TrainConfig
+from seqdistill.recipe.tables import (
+    GenerateConfig,
+    OneOfTeachers,
+    Recipe,
+    StudentConfig,
+    TaskConfig,
+    TeacherConfig,
+    TrainConfig,
+)
 from seqdistill.records import Sample, read_samples, write_jsonl
 from seqdistill.runs import Run
 from seqdistill.stages.generate.stage import generate
@@ -473,6 +481,16 @@ def test_an_endpoint_scores_nothing_and_its_files_do(tiny_model: Path, teacher: 
     with pytest.raises(UsageError, match=r"\[generate\] logprobs is not set"):
         check_settings(endpoint)  # as a run of all four stages does before generate
     train(run, replace(endpoint, train=recipe(tiny_model, teacher, {"max_steps": 1}).train), Silent())
+
+
+def test_of_several_teachers_the_first_scores_which_is_said_and_one_without_a_template_is_named(
+    tiny_model: Path, teacher: Path, tmp_path: Path
+) -> None:
+    bare, listener = without_template(teacher, tmp_path / "bare"), Listener()
+    several = replace(recipe(tiny_model, bare), teachers=[OneOfTeachers(model=str(one)) for one in (bare, teacher)])
+    with pytest.raises(UsageError, match="the teacher has no chat template"):
+        score_targets(a_run(tmp_path / "run"), several, 5, None, listener)
+    assert listener.notes == [f"targets: {bare} scores all rows, those of 1 other teachers too; --model chooses"]
 
 
 def test_stored_rows_read_as_they_were_written(tmp_path: Path) -> None:

@@ -78,7 +78,7 @@ def test_an_argument_of_other_versions_says_where_it_is_now(name: str, hint: str
 
 @pytest.mark.parametrize(
     ("student", "args", "layers"),
-    [("{own}", {**ARGS, "loss_type": "sideways"}, "even"), ("shrink:9", ARGS, "even"), ("shrink:2", ARGS, "0,9")],
+    [("{own}", {**ARGS, "loss_type": "sideways"}, "influence"), ("shrink:9", ARGS, "even"), ("shrink:2", ARGS, "0,9")],
 )
 def test_what_is_refused_leaves_the_earlier_student_and_an_unfinished_training_as_they_were(
     tiny_model: Path, tmp_path: Path, student: str, args: dict[str, Any], layers: str

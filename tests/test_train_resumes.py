@@ -58,12 +58,13 @@ def test_stopped_and_killed_and_resumed_ends_with_the_same_bytes(
 @pytest.mark.usefixtures("saves_every_step")
 def test_batches_grouped_by_length_are_the_same_after_resuming(tiny_model: Path, tmp_path: Path) -> None:
     rows = [sample(n, answer="word " * (1 + n * 7 % 11)) for n in range(16)]
-    recipe = a_recipe(tiny_model, args={**ARGS, "train_sampling_strategy": "group_by_length"})
-    whole = train(a_run(tmp_path / "whole", rows), recipe, Silent())
-    run = a_run(tmp_path / "stopped", rows)
+    recipe = a_recipe(tiny_model, args={**ARGS, "train_sampling_strategy": "group_by_length", "eval_on_start": True})
+    one, run = a_run(tmp_path / "whole", rows), a_run(tmp_path / "stopped", rows)
+    whole = train(one, recipe, Silent())
     with pytest.raises(KeyboardInterrupt):
         train(run, recipe, Impatient(at_step=11))
     assert sha256(train(run, recipe, Silent()).path / "model.safetensors") == sha256(whole.path / "model.safetensors")
+    assert run.file("train", "log.jsonl").read_bytes() == one.file("train", "log.jsonl").read_bytes()
 
 
 @pytest.mark.usefixtures("saves_every_step")

@@ -280,6 +280,9 @@ def _sweep(
     students = [placed(name, Path.cwd()) for name in (*(student or ()), *(more or ()))]
     result = api.sweep(run.path, recipe, students=students, forms=form or (), progress=console)
     show.show_sweep(console, result)
+    if result.failed:
+        reasons = "\n".join(f"{name} failed: {reason}" for name, reason in result.failed.items())
+        raise SeqdistillError(reasons, "fix it, or leave it out; run again: what is finished is skipped", asdict(result))
     return asdict(result)
 
 

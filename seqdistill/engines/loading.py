@@ -23,6 +23,7 @@ from seqdistill.recipe.tables import JudgeConfig, ModelConfig, StudentConfig, Te
 HUB_SECONDS = 5.0  # to connect to the hub, or to wait for its reply; HF_HUB_ETAG_TIMEOUT sets it
 NAMED_KEYS = 3  # of the tensors that a checkpoint lacks
 PROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json", "video_preprocessor_config.json")
+UNPACKED = {"fp8": "FineGrainedFP8Config", "mxfp4": "Mxfp4Config"}  # quantisations that transformers can undo as it loads
 CHECK_FILES = "check the model's files, or use another one"
 
 
@@ -67,6 +68,28 @@ def skeleton(model: ModelConfig, **settings: Any) -> Any:
             return transformers.AutoModelForCausalLM.from_config(config, **settings)
     except Exception as error:  # a config that no model can be made of, or a model's own code
         raise load_failure(error, model, named(model), CHECK_FILES) from error
+
+
+def plain_weights(model: ModelConfig, what: str = "") -> dict[str, Any]:
+    """Settings of `load` with which a causal LM has plain weights, to be trained or cut, however its files hold them.
+
+    Raises UsageError for weights that are stored quantised in a way that is not undone here.
+    """
+    import transformers
+
+    what = what or named(model)
+    config = load("AutoConfig", model, what)
+    stored = getattr(config, "quantization_config", None) or getattr(config, "compression_config", None)
+    if not stored:
+        return {}
+    stored = stored if isinstance(stored, dict) else stored.to_dict()
+    method = str(getattr(stored.get("quant_method"), "value", stored.get("quant_method") or "bitsandbytes"))
+    if method not in UNPACKED:
+        raise UsageError(
+            f"{what}: its weights are stored quantised ({method}), and cannot be trained or cut so",
+            "name the model that it was quantised from; [train.lora] quantize loads that one in 4 or 8 bits",
+        )
+    return {"quantization_config": getattr(transformers, UNPACKED[method])(dequantize=True)}
 
 
 def check_weights(model: ModelConfig) -> None:

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from seqdistill.errors import UsageError
-from seqdistill.family.members import Member, adopt_training, finish, open_member
+from seqdistill.family.members import Member, adopt_training, check_runs_here, finish, open_member
 from seqdistill.family.outlook import outlook
-from seqdistill.family.parts import FEWEST_PROMPTS, FOLDER, for_part, in_order, parts_of, write_part
+from seqdistill.family.parts import FEWEST_PROMPTS, FOLDER, for_part, in_order, parts_of, rows_of, write_part
 from seqdistill.progress import Progress, Silent
 from seqdistill.recipe.tables import Recipe
 from seqdistill.records import read_jsonl, write_json
@@ -89,7 +89,8 @@ def curve(run: Run, recipe: Recipe, repeats: int, progress: Progress) -> CurveRe
                 member = open_member(run, recipe, FOLDER, part.name)
                 adopt_training(member, run)
             else:
-                member = open_member(run, for_part(recipe, part, members["all"]), FOLDER, part.name, linked=["generate"])
+                of_part = for_part(recipe, part, members["all"], rows_of(run, part, prompts))
+                member = open_member(run, of_part, FOLDER, part.name, linked=["generate"])
                 write_part(run, member.run, part, prompts)
             finish(member, progress)
             members[part.name] = member
@@ -104,6 +105,7 @@ def _check(run: Run, recipe: Recipe) -> list[str]:
     """The prompts of the training rows, in the order by hash."""
     files = [run.need("filter", f"{name}.jsonl") for name in ("train", "validation")]
     eval_inputs.check(run, recipe)
+    check_runs_here(recipe)
     check_settings(recipe, run)
     if recipe.train.limit is not None:
         raise UsageError("[train] limit does not apply to a curve, which chooses the number of rows itself", "leave it out")

@@ -15,9 +15,10 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from seqdistill.errors import UsageError
 from seqdistill.progress import Progress
 from seqdistill.recipe.remembered import inherit
-from seqdistill.recipe.tables import Recipe
+from seqdistill.recipe.tables import Recipe, TrainConfig
 from seqdistill.records import seal, write_json
 from seqdistill.runs import Run
 from seqdistill.stages.evaluate.result import EvalResult
@@ -60,6 +61,15 @@ def open_member(run: Run, recipe: Recipe, folder: str, name: str, *, linked: Ite
     return member
 
 
+def check_runs_here(recipe: Recipe) -> None:
+    """Raises UsageError for a student at an endpoint, which serves none of the students that are about to be trained."""
+    if recipe.student.engine == "openai":
+        raise UsageError(
+            "[student] engine = 'openai': several students are trained here, and an endpoint serves none of them yet",
+            "pass --student-engine transformers, or vllm: each is evaluated on this machine",
+        )
+
+
 def finish(member: Member, progress: Progress) -> tuple[TrainResult, EvalResult]:
     """Trains and evaluates the member; what is up to date is skipped, what was stopped resumes."""
     trained = train(member.run, member.recipe, progress)
@@ -90,13 +100,18 @@ def adopt_training(member: Member, run: Run) -> None:
 
 
 def with_student(recipe: Recipe, student: str) -> Recipe:
-    """The recipe with another student; revision and base model are of the recipe's own, but all that are cut have one base."""
+    """The recipe with another student; revision and base model are of the recipe's own, but all that are cut have one base.
+
+    What [train] says of the layers that are kept is of those that are cut.
+    """
     own = recipe.student.model or ""
     if student == own:
         return recipe
     both_cut = own.startswith("shrink:") and student.startswith("shrink:")
     base = recipe.student.base_model if both_cut else None
-    return replace(recipe, student=replace(recipe.student, model=student, revision=None, base_model=base))
+    layers = recipe.train.layers if student.startswith("shrink:") else TrainConfig.layers
+    own_student = replace(recipe.student, model=student, revision=None, base_model=base)
+    return replace(recipe, student=own_student, train=replace(recipe.train, layers=layers))
 
 
 def link(path: Path, target: Path) -> None:

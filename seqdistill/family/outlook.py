@@ -4,7 +4,7 @@ Reads what the trainings and evals of the parts wrote. Trains nothing.
 
 Keys of scores.json (errors are points from the teacher, less is better; a cell is value, low, high):
   verdict                 sentences, the headline first
-  points, repeats         each training: part, path, rows, steps, epochs, score, error
+  points, repeats         each training: part, path, rows (that filter kept), steps, epochs, score, error
   noise                   standard deviation of a training, points; null without repeats
   fit                     a, b, c of error = a + b rows^-c
   half                    what a fit on the parts up to one half predicts for all rows, what was measured, whether it covers
@@ -102,11 +102,12 @@ def outlook(run: Run, recipe: Recipe, parts: Sequence[Part], members: dict[str, 
 
 
 def _point(part: Part, member: Member, primary: str) -> dict[str, Any]:
+    """A training's numbers; rows that a training mixes in, as references, cost nothing and are not counted."""
     scores, counts = read_json(member.run.file("eval", "scores.json")), (member.run.manifest("train") or {})["counts"]
     return {
         "part": part.share,
         "path": f"{FOLDER}/{part.name}",
-        "rows": counts["rows"],
+        "rows": _kept_rows(member.run)["train.jsonl"],
         "steps": counts["steps"],
         "epochs": counts["epochs"],
         "score": scores["models"]["student"][primary],
@@ -124,9 +125,14 @@ def _seen(measured: Measured, place: int, settings: tuple[int, int]) -> Interval
 def _usd_per_row(run: Run) -> float | None:
     """What a kept row cost the teacher; None where no price is known."""
     usd = ((run.manifest("generate") or {}).get("counts") or {}).get("usd")
-    outputs = {Path(one["path"]).name: one["rows"] for one in (run.manifest("filter") or {})["outputs"]}
-    kept = (outputs.get("train.jsonl") or 0) + (outputs.get("validation.jsonl") or 0)
+    kept = sum(_kept_rows(run).values())
     return round(usd / kept, 8) if usd is not None and kept else None
+
+
+def _kept_rows(run: Run) -> dict[str, int]:
+    """How many rows filter kept, by file: train.jsonl, validation.jsonl."""
+    rows = {Path(one["path"]).name: one["rows"] for one in (run.manifest("filter") or {})["outputs"]}
+    return {name: rows.get(name) or 0 for name in ("train.jsonl", "validation.jsonl")}
 
 
 def _held_fixed(recipe: Recipe, whole: dict[str, Any]) -> Iterator[str]:

@@ -9,8 +9,8 @@ from dataclasses import asdict, dataclass, replace
 
 from seqdistill.errors import UsageError
 from seqdistill.family.members import Member, link
-from seqdistill.recipe.tables import Recipe
-from seqdistill.records import read_jsonl, write_jsonl
+from seqdistill.recipe.tables import Recipe, TrainConfig
+from seqdistill.records import Sample, read_jsonl, read_samples, write_jsonl
 from seqdistill.runs import Run, StageRecord
 
 FOLDER = "curve"
@@ -52,18 +52,45 @@ def in_order(prompts: Iterable[str]) -> list[str]:
     return sorted(set(prompts), key=lambda name: hashlib.sha256(f"curve {name}".encode()).hexdigest())
 
 
-def for_part(recipe: Recipe, part: Part, whole: Member) -> Recipe:
-    """The recipe for a part: as many epochs, and the same untrained student, although the rows choose what is cut."""
-    student, config = recipe.student, recipe.train
+def for_part(recipe: Recipe, part: Part, whole: Member, rows: Sequence[Sample]) -> Recipe:
+    """The recipe for a part: as many epochs, and the same untrained student, although the rows choose what is cut.
+
+    `rows` are the part's: what the recipe says of teachers, references or reasoning that none of them has is left out.
+    """
+    student, config = recipe.student, applicable(recipe.train, rows)
     if config.width < 1:  # its neurons are chosen by the rows; a vocabulary is chosen by all that the teacher wrote
         student = replace(student, model=str(whole.run.file("train", "base").absolute()), revision=None)
-        config = replace(config, vocabulary="all", width=1.0)
+        config = replace(config, vocabulary="all", width=1.0, layers=TrainConfig.layers)
     elif layers := ((whole.run.manifest("train") or {}).get("student") or {}).get("layers"):
         config = replace(config, layers=",".join(map(str, layers)))
     share = (part.end - part.first) / WHOLE
     shorter = {name: max(1, round(count * share)) for name in COUNTED if (count := config.args.get(name, 0)) >= 1}
     config = replace(config, args={**config.args, **shorter})
     return replace(recipe, student=student, train=config)
+
+
+def applicable(config: TrainConfig, rows: Sequence[Sample]) -> TrainConfig:
+    """[train] without the weights of teachers, the references and the reasoning of which these rows have none."""
+    default, teachers = TrainConfig(), {row.teacher for row in rows}
+    weights = {name: weight for name, weight in config.teacher_weights.items() if name in teachers}
+    config = replace(config, teacher_weights=weights)
+    if not any((row.reference or "").strip() for row in rows):
+        config = replace(config, reference_weight=default.reference_weight, references=default.references)
+    if not any(row.reasoning for row in rows):
+        names = ("reasoning", "rationale", "rationale_weight")
+        config = replace(config, **{name: getattr(default, name) for name in names})
+    return config
+
+
+def rows_of(run: Run, part: Part, prompts: Sequence[str]) -> list[Sample]:
+    """The run's training rows of a part's prompts."""
+    wanted = _prompts_of(part, prompts)
+    return [row for row in read_samples(run.file("filter", "train.jsonl")) if row.prompt_id in wanted]
+
+
+def _prompts_of(part: Part, prompts: Sequence[str]) -> set[str]:
+    first, end = (len(prompts) * eighths // WHOLE for eighths in (part.first, part.end))
+    return set(prompts[first:end])
 
 
 def write_part(run: Run, member: Run, part: Part, prompts: Sequence[str]) -> None:
@@ -74,8 +101,7 @@ def write_part(run: Run, member: Run, part: Part, prompts: Sequence[str]) -> Non
         link(member.file("filter", "journal.jsonl"), run.file("filter", "journal.jsonl"))
     if record.up_to_date():
         return
-    first, end = (len(prompts) * eighths // WHOLE for eighths in (part.first, part.end))
-    wanted = set(prompts[first:end])
+    wanted = _prompts_of(part, prompts)
     with record.new_files() as new:
         rows = write_jsonl(new / "train.jsonl", (r for _, r in read_jsonl(files["train"]) if r["prompt_id"] in wanted))
         held_back = write_jsonl(new / "validation.jsonl", (row for _, row in read_jsonl(files["validation"])))

@@ -5,34 +5,26 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from seqdistill.family.curve import CurveResult
 from seqdistill.family.picture import Level, Mark, Picture
+from seqdistill.family.sweep import cells_of
 from seqdistill.files import atomic_write
 from seqdistill.runs import Run
 from seqdistill.stages.evaluate.report.page import environment_of, hash_of
-from seqdistill.stages.evaluate.shown import count, percent, point, times
+from seqdistill.stages.evaluate.shown import percent, times
 from seqdistill.version import __version__
 
 
 def write_sweep_report(path: Path, run: Run, document: dict[str, Any]) -> None:
     """Writes the page of a sweep, from the content of its scores.json."""
-    cheapest = document["cheapest"]
+    cheapest, cells = document["cheapest"], cells_of(document)
     _write(
         path,
         run,
         what="students of several sizes",
         document=document,
-        columns=[
-            "student",
-            document["heading"],
-            "kept, %",
-            "gap to teacher",
-            "parameters",
-            "disk",
-            "tokens/s",
-            "USD/1,000",
-            "decision",
-        ],
-        rows=[_sweep_row(one) for one in document["candidates"]],
+        columns=["student", *cells[0]],
+        rows=[[one["candidate"], *row.values()] for one, row in zip(document["candidates"], cells, strict=True)],
         pictures=[picture.drawn() for picture in _sweep_pictures(document)],
         note="Candidates, the smallest first. A hollow point is not shown to pass; whiskers are 95% intervals over prompts. "
         "The decision is of all prompts, by the interval of the paired difference at the margin, with Holm's correction over "
@@ -44,21 +36,6 @@ def write_sweep_report(path: Path, run: Run, document: dict[str, Any]) -> None:
             ("speed", document["speed_basis"] or "not comparable: measured under different conditions"),
         ],
     )
-
-
-def _sweep_row(one: dict[str, Any]) -> list[str]:
-    speed, usd = one["tokens_per_second"], one["usd_per_1000"]
-    return [
-        one["candidate"],
-        percent(one["score"]),
-        percent(point(one["kept"])),
-        percent(one.get("gap"), "+"),
-        count(one["parameters"]),
-        count(one["disk_bytes"], "B"),
-        f"{speed:.0f}" if speed else "–",
-        "–" if usd is None else f"{usd:.4g}",
-        one["decision"],
-    ]
 
 
 def _sweep_pictures(document: dict[str, Any]) -> list[Picture]:
@@ -98,26 +75,17 @@ def _sweep_pictures(document: dict[str, Any]) -> list[Picture]:
 
 def write_curve_report(path: Path, run: Run, document: dict[str, Any]) -> None:
     """Writes the page of a curve, from the content of its scores.json."""
-    shape = document["fit"]
+    shape, result = document["fit"], CurveResult(document, {})
+    further = result.outlook_rows
     _write(
         path,
         run,
         what="one student on growing data",
         document=document,
-        columns=["part", "rows", "steps", document["heading"], "gap to teacher"],
+        columns=result.columns,
         rows=[
-            [one["part"], f"{one['rows']:,}", f"{one['steps']:,}", percent(one["score"]), percent(one["error"])]
-            for one in [*document["points"], *document["repeats"]]
-        ]
-        + [
-            [
-                f"{one['times']} x, expected",
-                f"{one['rows']:,}",
-                "–",
-                "–",
-                f"{percent(one['error'])}, chance {one['chance']:.0%}",
-            ]
-            for one in document["outlook"]
+            *result.rows,
+            *([f"{more}, expected", rows, "–", "–", f"{gap}, chance {chance}"] for more, rows, gap, chance, _ in further),
         ],
         pictures=[_curve_picture(document).drawn()],
         note="Points from the teacher, less is better: what was measured with 95% intervals over prompts, and the fitted curve "

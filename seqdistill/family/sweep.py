@@ -22,10 +22,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from seqdistill.errors import UsageError
+from seqdistill.errors import Incomplete, SeqdistillError, Stopped, UsageError
 from seqdistill.export.forms import check_quantised, export, proofs
 from seqdistill.family.ladder import Choice, Trial, Verdict, choose, verdicts
-from seqdistill.family.members import Member, adopt_training, finish, member_name, open_member, read_json, with_student
+from seqdistill.family.members import (
+    Member,
+    adopt_training,
+    check_runs_here,
+    finish,
+    member_name,
+    open_member,
+    read_json,
+    with_student,
+)
 from seqdistill.progress import Progress
 from seqdistill.recipe.tables import Recipe
 from seqdistill.records import read_jsonl, write_json
@@ -43,6 +52,7 @@ if TYPE_CHECKING:
     Array = NDArray[np.float64]
 
 FOLDER = "sweep"
+GAP = "gap to teacher"  # the column that a terminal has no room for
 OF_EVERY_EVAL = ("base", "teacher", "ceiling", "copy", "majority")  # rows of a member's eval that nobody would ship
 
 
@@ -52,7 +62,8 @@ class SweepResult:
 
     scores: dict[str, Any]
     paths: dict[str, Path]  # scores, report
-    members: dict[str, Path]  # each student's run directory
+    members: dict[str, Path]  # each student's run directory, of those that were evaluated
+    failed: dict[str, str] = field(default_factory=dict)  # student -> why it was not
 
     @property
     def verdict(self) -> list[str]:
@@ -68,19 +79,26 @@ class SweepResult:
     @property
     def columns(self) -> list[str]:
         """The heads of `rows`."""
-        return ["student", *self._cells(self.scores["candidates"][0])]
+        return ["student", *(name for name in cells_of(self.scores)[0] if name != GAP)]
 
     @property
     def rows(self) -> list[list[str]]:
         """One row a candidate, the smallest first, ready to print."""
-        return [[one["candidate"], *self._cells(one).values()] for one in self.scores["candidates"]]
+        names = [one["candidate"] for one in self.scores["candidates"]]
+        cells = [[cell for column, cell in row.items() if column != GAP] for row in cells_of(self.scores)]
+        return [[name, *row] for name, row in zip(names, cells, strict=True)]
 
-    def _cells(self, one: dict[str, Any]) -> dict[str, str]:
+
+def cells_of(document: dict[str, Any]) -> list[dict[str, str]]:
+    """Of each candidate in a sweep's scores.json, what a table shows beside its name, by the head of the column."""
+    priced = any(one["usd_per_1000"] is not None for one in document["candidates"])
+
+    def cells(one: dict[str, Any]) -> dict[str, str]:
         speed, usd = one["tokens_per_second"], one["usd_per_1000"]
-        priced = any(other["usd_per_1000"] is not None for other in self.scores["candidates"])
         return {
-            self.scores["heading"]: percent(one["score"]),
+            document["heading"]: percent(one["score"]),
             "kept %": percent(point(one["kept"])),
+            GAP: percent(one["gap"], "+"),
             "size": count(one["parameters"]),
             "disk": count(one["disk_bytes"], "B"),
             "tok/s": f"{speed:.0f}" if speed else "–",
@@ -88,11 +106,14 @@ class SweepResult:
             "decision": one["decision"].lower(),
         }
 
+    return [cells(one) for one in document["candidates"]]
+
 
 def sweep(run: Run, recipe: Recipe, students: Sequence[str], forms: Sequence[str], progress: Progress) -> SweepResult:
     """Trains and evaluates each student in a directory of its own within the run, and compares them.
 
-    What is up to date is skipped. Raises UsageError, before the first training, for a student that cannot be trained.
+    What is up to date is skipped. A student that fails is noted, and the others are compared. Raises UsageError, before the
+    first training, for a student that cannot be trained, and the error of the first where all fail.
     """
     from seqdistill.family.report import write_sweep_report
 
@@ -102,20 +123,35 @@ def sweep(run: Run, recipe: Recipe, students: Sequence[str], forms: Sequence[str
     _check(run, recipe, students)
     check_quantised(forms)
     with run.locked(FOLDER):
-        members = []
+        members, failed = list[tuple[str, Member]](), dict[str, SeqdistillError]()
         for number, student in enumerate(students, 1):
             progress.note(f"sweep: {student}, {number} of {len(students)}")
-            member = open_member(run, with_student(recipe, student), FOLDER, member_name(student))
-            adopt_training(member, run)
-            finish(member, progress)
-            for form in dict.fromkeys(forms):
-                export(member.run, member.recipe, form, None, progress)
-            members.append((student, member))
+            try:
+                members.append((student, _finished(run, recipe, student, forms, progress)))
+            except (Incomplete, Stopped):  # the others would get no further
+                raise
+            except SeqdistillError as error:
+                failed[student] = error
+                progress.end()
+                progress.note(f"sweep: {student} failed: {error.message}")
+        if not members:
+            raise next(iter(failed.values()))
         document = compare(run, members)
         paths = {"scores": run.file(FOLDER, "scores.json"), "report": run.file(FOLDER, "report.html")}
         write_json(paths["scores"], document)
         write_sweep_report(paths["report"], run, document)
-    return SweepResult(document, paths, {student: member.run.path for student, member in members})
+    reasons = {student: error.message for student, error in failed.items()}
+    return SweepResult(document, paths, {student: member.run.path for student, member in members}, reasons)
+
+
+def _finished(run: Run, recipe: Recipe, student: str, forms: Sequence[str], progress: Progress) -> Member:
+    """A student's member, trained and evaluated, and exported in each form."""
+    member = open_member(run, with_student(recipe, student), FOLDER, member_name(student))
+    adopt_training(member, run)
+    finish(member, progress)
+    for form in dict.fromkeys(forms):
+        export(member.run, member.recipe, form, None, progress)
+    return member
 
 
 def _check(run: Run, recipe: Recipe, students: Sequence[str]) -> None:
@@ -123,6 +159,7 @@ def _check(run: Run, recipe: Recipe, students: Sequence[str]) -> None:
     for name in ("train", "validation"):
         run.need("filter", f"{name}.jsonl")
     eval_inputs.check(run, recipe)
+    check_runs_here(recipe)
     names: dict[str, str] = {}
     for student in students:
         if (other := names.setdefault(member_name(student), student)) != student:

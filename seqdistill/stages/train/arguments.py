@@ -14,7 +14,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 from seqdistill.errors import UsageError
 from seqdistill.recipe.reading import nearest
 from seqdistill.recipe.tables import TrainConfig
-from seqdistill.stages.train.launch import PRECISIONS, launcher_arguments
+from seqdistill.stages.train.launch import PRECISIONS, launcher_arguments, wants_launch
 from seqdistill.stages.train.ranks import processes
 
 _RENDERED = "rows are rendered with the student's own chat template, and the loss is on the completion"
@@ -243,11 +243,37 @@ def trl_arguments(
         arguments = kind(**{**usual, **defaults, **passed, **ours})
     except (ValueError, TypeError, ImportError, RuntimeError, OSError) as error:  # OSError: a file that an argument names
         raise refused(error, kind) from error
+    if arguments.fsdp and processes() == 1 and not wants_launch(config):
+        raise UsageError(
+            f"[train.args] fsdp = {passed.get('fsdp')!r}: it spreads the weights over several processes, and one is configured",
+            "set [train] processes, one per GPU, or leave fsdp out",
+        )
+    on_one_device(arguments)
     if arguments.max_steps <= 0 and arguments.num_train_epochs <= 0:
         raise UsageError(
             f"[train.args] num_train_epochs = {arguments.num_train_epochs:g}: no training step", "train for longer"
         )
     return arguments
+
+
+def on_one_device(arguments: Any) -> None:
+    """Has a process train on one of several GPUs that it sees: TRL refuses the threads that transformers would start."""
+    if arguments.n_gpu > 1:
+        arguments._n_gpu = 1  # as transformers itself sets it
+
+
+@contextlib.contextmanager
+def environment_kept() -> Iterator[None]:
+    """While it lasts, TRL's arguments may set what accelerate reads from the environment (FSDP); then that is as before."""
+    before = dict(os.environ)
+    try:
+        yield
+    finally:
+        for name in [name for name in os.environ if name.startswith(("ACCELERATE_", "FSDP_"))]:
+            if name in before:
+                os.environ[name] = before[name]
+            else:
+                del os.environ[name]
 
 
 def refused(error: Exception, kind: Any) -> UsageError:

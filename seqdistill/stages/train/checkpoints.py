@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from seqdistill.errors import SeqdistillError
+from seqdistill.errors import Stopped
 from seqdistill.progress import Progress
 from seqdistill.records import write_json
 from seqdistill.runs import Run, StageRecord
@@ -144,7 +144,7 @@ def checkpointing(work: Path) -> Any:
 def stopping(trainer: Any, progress: Progress) -> Iterator[None]:
     """While it lasts, SIGINT and SIGTERM let the step end and save a checkpoint; a second SIGINT acts at once.
 
-    Then raises KeyboardInterrupt for SIGINT and SeqdistillError for SIGTERM. A signal that is ignored stays so. Outside the
+    Then raises KeyboardInterrupt for SIGINT and Stopped for SIGTERM. A signal that is ignored stays so. Outside the
     main thread signals cannot be caught, and nothing changes.
     """
     from transformers import TrainerCallback
@@ -171,7 +171,7 @@ def stopping(trainer: Any, progress: Progress) -> Iterator[None]:
             if anywhere(signal.SIGINT in caught):
                 raise KeyboardInterrupt
             if anywhere(bool(caught)):
-                raise SeqdistillError(
+                raise Stopped(
                     f"train: stopped by SIGTERM; step {state.global_step} is saved",
                     "run the same command again: it resumes there",
                 )

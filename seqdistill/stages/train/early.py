@@ -15,15 +15,16 @@ from seqdistill.records import Prompt
 from seqdistill.rights import check_training_allowed, teachers_in
 from seqdistill.runs import Run
 from seqdistill.stages.train import validation_answers
-from seqdistill.stages.train.arguments import check_arguments, check_usable, trl_arguments
+from seqdistill.stages.train.arguments import check_arguments, check_usable, environment_kept, trl_arguments
 from seqdistill.stages.train.cutting import decoder_layers, shortened
 from seqdistill.stages.train.fit import quiet
 from seqdistill.stages.train.launch import check_accelerate
 from seqdistill.stages.train.lora import adapted, check_lora, with_loading
-from seqdistill.stages.train.methods import Method, method_of
+from seqdistill.stages.train.methods import Method, check_used, method_of
 from seqdistill.stages.train.mixing import check_mixing
 from seqdistill.stages.train.preflight import check_prompts
 from seqdistill.stages.train.reading import Read, read_student
+from seqdistill.stages.train.rehearsal import rehearse
 from seqdistill.stages.train.shrink import listed_layers
 from seqdistill.stages.train.steps import layers_of_steps
 from seqdistill.stages.train.student import Student, find_student
@@ -47,7 +48,7 @@ def check_settings(
         method.check_stored(recipe)
     else:
         method.check(run, recipe, student)
-    with quiet():
+    with quiet(), environment_kept():
         check_lora(recipe.train.lora)
         check_accelerate(recipe.train)
         read = read_student(student, recipe)
@@ -93,6 +94,7 @@ def _checked(recipe: Recipe, prompts: Sequence[Prompt]) -> tuple[Student, Method
     config = recipe.train
     student, method = find_student(recipe), method_of(config)
     layers_of_steps(recipe)
+    check_used(config, student)
     method.check_recipe(recipe, student)
     validation_answers.check_recipe(recipe, prompts)
     if prompts:
@@ -116,6 +118,7 @@ def _check_values(recipe: Recipe, method: Method, read: Read, prompts: Sequence[
     method.check_arguments(arguments, config)
     validation_answers.check_arguments(arguments, config)
     check_usable(arguments)
+    rehearse(arguments, config, read.tokenizer)
 
 
 def _check_read(

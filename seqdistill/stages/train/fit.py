@@ -153,7 +153,10 @@ def fit(
 
 @contextlib.contextmanager
 def _resuming(trainer: Any, checkpoint: Path | None) -> Iterator[None]:
-    """While it lasts, what fails before the first step is the checkpoint's fault, where there is one."""
+    """While it lasts, what fails before the first step is the checkpoint's fault, where there is one.
+
+    The validation of eval_on_start was done before it, is in its log, and is not done again.
+    """
     import torch
     from transformers import TrainerCallback
 
@@ -164,6 +167,8 @@ def _resuming(trainer: Any, checkpoint: Path | None) -> Iterator[None]:
             begun.append(True)
 
     trainer.add_callback(Begun())
+    on_start = trainer.args.eval_on_start
+    trainer.args.eval_on_start = on_start and checkpoint is None
     try:
         yield
     except (SeqdistillError, MemoryError, OSError):
@@ -175,6 +180,8 @@ def _resuming(trainer: Any, checkpoint: Path | None) -> Iterator[None]:
             f"{checkpoint}: the checkpoint cannot be read: {' '.join(str(error).split())}",
             f"remove {checkpoint.parent}, then run again: the training starts over",
         ) from error
+    finally:
+        trainer.args.eval_on_start = on_start
 
 
 def _refused(error: Exception, arguments: Any) -> UsageError:

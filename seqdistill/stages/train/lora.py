@@ -8,12 +8,11 @@ import json
 import shutil
 import warnings
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from seqdistill.engines.loading import load, with_adapters
+from seqdistill.engines.loading import load, plain_weights, with_adapters
 from seqdistill.errors import UsageError
 from seqdistill.recipe.tables import LoraConfig, ModelConfig
 from seqdistill.records import write_json
@@ -47,9 +46,9 @@ def loaded_student(base: ModelConfig, config: LoraConfig, loading: dict[str, Any
 
     Raises UsageError for a model that cannot be loaded, and for target modules that it does not have.
     """
-    quantized = {} if config.r is None else _quantized(config)
+    how = plain_weights(base) | ({} if config.r is None else _quantized(config))
     try:
-        model = load("AutoModelForCausalLM", base, f"student {base.model!r}", **{"dtype": "float32", **quantized, **loading})
+        model = load("AutoModelForCausalLM", base, f"student {base.model!r}", **{"dtype": "float32", **how, **loading})
     except UsageError as error:
         raise with_loading(error, loading) from error
     _name_experts(model.config.get_text_config(decoder=True))
@@ -158,6 +157,6 @@ def merged(model: Any, base: ModelConfig) -> Any:
         return model.merge_and_unload()
     with TemporaryDirectory() as folder:
         model.save_pretrained(folder)
-        whole = load("AutoModelForCausalLM", replace(base), dtype="float32")
+        whole = load("AutoModelForCausalLM", base, dtype="float32", **plain_weights(base))
         whole.generation_config = without_adapters(model).generation_config
         return with_adapters(whole, Path(folder)).merge_and_unload()

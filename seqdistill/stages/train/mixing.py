@@ -31,7 +31,6 @@ def mixed(samples: Mapping[str, Sequence[Sample]], config: TrainConfig) -> Mixed
     A row that a person edited has finish_reason "human". Raises UsageError where a setting has no row to act on.
     """
     rows, weights, counts = list(samples["train"]), dict[str, float](), dict[str, int]()
-    _check_used(config)
     _check_teachers(config.teacher_weights, {row.teacher for row in rows})
 
     def of_teacher(row: Sample) -> float:
@@ -92,23 +91,9 @@ def _rationale(row: Sample) -> Sample:
 
 def check_mixing(config: TrainConfig, prompts: Sequence[Prompt], teachers: Collection[str]) -> None:
     """Raises UsageError where a setting has nothing to act on in the rows that these teachers will write to these prompts."""
-    _check_used(config)
     _check_teachers(config.teacher_weights, teachers)
     if config.reference_weight and not any((prompt.reference or "").strip() for prompt in prompts):
         raise _without_references(config, "prompt")
-
-
-def _check_used(config: TrainConfig) -> None:
-    """Raises UsageError for a setting that has no effect without another one."""
-    default = TrainConfig()
-    for name, needs, given in (
-        ("rationale_weight", 'rationale = "multitask"', config.rationale == "multitask"),
-        ("references", "reference_weight", config.reference_weight > 0),
-    ):
-        if not given and getattr(config, name) != getattr(default, name):
-            raise UsageError(
-                f"[train] {name} = {getattr(config, name)!r} has no effect without {needs}", f"set {needs}, or leave {name} out"
-            )
 
 
 def weighs_rows(config: TrainConfig) -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 
 from seqdistill.engines.chat_templates import configured_template, set_defaults
 from seqdistill.engines.generation_config import stop_ids
-from seqdistill.engines.loading import generation_config, load, named
+from seqdistill.engines.loading import generation_config, load, named, plain_weights
 from seqdistill.errors import UsageError
 from seqdistill.recipe.tables import Recipe
 from seqdistill.stages.train.shrink import listed_layers
@@ -37,6 +37,7 @@ def read_student(student: Student, recipe: Recipe) -> Read:
     tokenizer = load("AutoTokenizer", student.source, what)
     text = load("AutoConfig", student.source, what).get_text_config(decoder=True)
     _check_decoder(text, what)
+    plain_weights(student.source, what)
     if student.layers is not None:
         listed_layers(str(student.layers), config.layers, text.num_hidden_layers)
     if (template := configured_template(recipe.student)) is not None:

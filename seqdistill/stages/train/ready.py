@@ -13,19 +13,20 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from seqdistill.engines.chat_templates import set_defaults
 from seqdistill.engines.loading import folder_here, load
 from seqdistill.errors import UsageError
 from seqdistill.progress import Progress
 from seqdistill.recipe.tables import Recipe
 from seqdistill.records import Sample, read_samples
 from seqdistill.runs import Run
-from seqdistill.stages.train.arguments import check_arguments, check_usable, trl_arguments
+from seqdistill.stages.train.arguments import check_arguments, check_usable, environment_kept, trl_arguments
 from seqdistill.stages.train.checkpoints import work_folder
 from seqdistill.stages.train.fit import prepared, quiet
 from seqdistill.stages.train.launch import processes_of
 from seqdistill.stages.train.lora import check_lora
 from seqdistill.stages.train.measured import Cost, check_isolated, cost, make_savable, try_row
-from seqdistill.stages.train.methods import Method, TrainingSetup, method_of
+from seqdistill.stages.train.methods import Method, TrainingSetup, check_used, method_of
 from seqdistill.stages.train.methods.sequence import trained_tokens
 from seqdistill.stages.train.mixing import mixed
 from seqdistill.stages.train.preflight import Checked, preflight
@@ -91,7 +92,7 @@ def make_ready(
     except BaseException:
         discard(run)
         raise
-    notes += _cost_notes(arguments, expected)
+    notes += _cost_notes(arguments, expected, 1 if launched() else processes_of(recipe.train))
     if packed is not None and packed > FEW_JOINED * len(checked.train):
         notes.append(
             f"packing makes {packed:,} sequences of {len(checked.train):,} rows: raise max_length in [train.args], the most "
@@ -107,6 +108,7 @@ def _training_setup(
 ) -> tuple[Read, TrainingSetup]:
     """The student's files, and the setup that the trainer is built from, both checked. Raises UsageError."""
     check_lora(recipe.train.lora)
+    check_used(recipe.train, student)
     check_arguments(recipe.train.args, method.config_class())
     method.check(run, recipe, student)
     rows = mixed({name: list(islice(read_samples(path), recipe.train.limit)) for name, path in files.items()}, recipe.train)
@@ -152,8 +154,12 @@ def _expected(trainer: Any, setup: TrainingSetup, method: Method, *, packed: boo
     return cost(trainer, longest, completion, config.batch_tokens, measure=timed, beside=setup.beside, processes=coming)
 
 
-def _cost_notes(arguments: Any, expected: Cost) -> Iterator[str]:
-    """What is wrong with the length of the training, or with the memory that it needs."""
+def _cost_notes(arguments: Any, expected: Cost, processes: int) -> Iterator[str]:
+    """What is wrong with the length of the training, with the memory that it needs, or with the GPUs that it leaves out."""
+    import torch
+
+    if arguments.device.type == "cuda" and not launched() and (gpus := torch.cuda.device_count()) > processes:
+        yield f"{processes} of {gpus} GPUs is used: [train] processes = {gpus} uses all"
     if (warming := arguments.get_warmup_steps(expected.steps)) >= expected.steps:
         yield (
             f"all of {expected.steps} steps are warm-up ({warming} steps): learning_rate is never reached, and little is "
@@ -199,6 +205,7 @@ def _template_notes(recipe: Recipe, read: Read, prompt: list[dict[str, str]]) ->
         if folder_here(recipe.teacher) is None:
             return None
         teacher = load("AutoTokenizer", recipe.teacher)
+        set_defaults(teacher, recipe.teacher.chat_template_kwargs)
         theirs = Template(teacher).prompt_text(prompt)
     except (UsageError, Unfit):  # its template refuses what the student is shown
         return None
@@ -262,7 +269,7 @@ def check(run: Run, recipe: Recipe, progress: Progress) -> Preflight:
     steps, recipe = layers_of_steps(recipe), first_step(run, recipe)
     student, method = find_student(recipe), method_of(recipe.train)
     files = {name: run.need("filter", f"{name}.jsonl") for name in ("train", "validation")}
-    with _place_for(run) as place, quiet():
+    with _place_for(run) as place, quiet(), environment_kept():
         try:
             ready = make_ready(place, recipe, student, method, files, progress, measure=True)
             if steps:

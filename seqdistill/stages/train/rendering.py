@@ -51,17 +51,17 @@ class Row:
 class Template:
     """A student's chat template: which token ends a turn, and how a sample is rendered."""
 
-    def __init__(self, tokenizer: Any, stops: Iterable[int] = ()) -> None:
-        """`stops` are the ids in the generation config's eos_token_id.
+    def __init__(self, tokenizer: Any, stops: Iterable[int] = (), *, of: str = "student") -> None:
+        """`stops` are the ids in the generation config's eos_token_id, `of` is whose template it is, in errors.
 
         Raises UsageError for a model without a chat template, and for a template that drops the text, renders the prompt
         differently when an answer follows, or does not end a turn with a token of its own.
         """
         self._tokenizer = tokenizer
         if not tokenizer.chat_template:
+            own = "set [student] chat_template to a .jinja file" if of == "student" else "add chat_template.jinja to its folder"
             raise UsageError(
-                "the student has no chat template, so it cannot be trained on chat messages",
-                "use an instruct model, or set [student] chat_template to a .jinja file",
+                f"the {of} has no chat template, so it cannot read chat messages", f"use an instruct model, or {own}"
             )
         added = {token for token, one in tokenizer.added_tokens_decoder.items() if one.special}
         self._stops = set(stops)
@@ -70,7 +70,10 @@ class Template:
         try:
             self.end_of_turn = self._probed()
         except Unfit as error:
-            raise UsageError(f"the student's chat template cannot be used for training: {error}", self._way_out) from None
+            raise UsageError(
+                f"the {of}'s chat template cannot be used for training: {error}",
+                self._way_out if of == "student" else f"use another {of}",
+            ) from None
 
     def _probed(self) -> int:
         """The token that ends a turn; notes what is written behind an answer. Raises Unfit for an unfit template."""

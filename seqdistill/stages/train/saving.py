@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from seqdistill.engines.generation_config import stop_ids
-from seqdistill.engines.loading import load, processor_files, with_adapters
+from seqdistill.engines.loading import load, plain_weights, processor_files, with_adapters
 from seqdistill.errors import UsageError
 from seqdistill.recipe.tables import ModelConfig
 from seqdistill.records import write_json
@@ -111,7 +111,9 @@ def rewrite_gathered(folder: Path, base: ModelConfig, generation: Any, tokenizer
         folder.rename(adapter)
         for file in set(adapter.iterdir()) - set(adapter.glob("adapter_*")):
             file.unlink()
-        model = with_adapters(load("AutoModelForCausalLM", base, dtype="float32"), adapter).merge_and_unload()
+        model = with_adapters(
+            load("AutoModelForCausalLM", base, dtype="float32", **plain_weights(base)), adapter
+        ).merge_and_unload()
         model = model if dtype is None else model.to(dtype)
     else:
         model = load("AutoModelForCausalLM", ModelConfig(model=str(folder)), "the trained model", dtype=dtype or "auto")

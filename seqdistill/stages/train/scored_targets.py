@@ -64,6 +64,8 @@ def score_targets(run: Run, recipe: Recipe, top: int, model: str | None, progres
         path, work = run.file("targets", "targets.parquet"), run.file("targets", ".work")
         if record.up_to_date():
             return _result(run, up_to_date=True)
+        if model is None and (others := len(recipe.teachers) - 1) > 0:
+            progress.note(f"targets: {teacher.model} scores all rows, those of {others} other teachers too; --model chooses")
         samples = [sample for file in files.values() for sample in read_samples(file)]
         scorer: Scorer | VLLMScorer = VLLMScorer(teacher, top) if teacher.engine == "vllm" else Scorer(teacher, top)
         prompts = {prompt.id: prompt for prompt in run_prompts(run, recipe, progress)}
@@ -139,7 +141,7 @@ def _rendered(
     samples: Sequence[Sample], scorer: "Scorer | VLLMScorer", prompts: Mapping[str, Prompt], reasoning: bool
 ) -> tuple[list[Row], dict[str, str]]:
     """(the rows as the teacher's tokens, longest first; by sample id, why others cannot be scored)."""
-    template = Template(scorer.tokenizer, scorer.stops)
+    template = Template(scorer.tokenizer, scorer.stops, of="teacher")
     rows, left_out = [], {}
     for sample in samples:
         try:

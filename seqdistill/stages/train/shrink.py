@@ -11,7 +11,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from seqdistill.engines.loading import load
+from seqdistill.engines.loading import load, plain_weights
 from seqdistill.errors import UsageError
 from seqdistill.files import atomic_folder
 from seqdistill.progress import Progress, Silent
@@ -62,7 +62,7 @@ def shrink(
         raise UsageError(f"{out}: exists already", "name a new folder, or remove this one")
     source = ModelConfig(model=model, revision=revision, trust_remote_code=trust_remote_code)
     tokenizer = load("AutoTokenizer", source)
-    whole = load("AutoModelForCausalLM", source, dtype="auto").eval()
+    whole = load("AutoModelForCausalLM", source, dtype="auto", **plain_weights(source)).eval()
     measured = list(islice(prompts, INFLUENCE_PROMPTS))
     path, stack = decoder_layers(whole)
     of = len(stack)

@@ -22,7 +22,7 @@ from seqdistill.recipe.tables import Recipe, settings
 from seqdistill.records import file_sha256, fingerprint, write_json
 from seqdistill.rights import check_training_allowed, license_of_student, teachers_in
 from seqdistill.runs import Run, StageRecord
-from seqdistill.stages.train.arguments import WITHOUT_EFFECT, resolved
+from seqdistill.stages.train.arguments import WITHOUT_EFFECT, environment_kept, resolved
 from seqdistill.stages.train.checkpoints import open_work, work_folder
 from seqdistill.stages.train.fit import Fitted, fit, quiet
 from seqdistill.stages.train.launch import check_accelerate, launch, wants_launch
@@ -80,7 +80,7 @@ def train(run: Run, recipe: Recipe, progress: Progress, *, by_launcher: bool = F
         for difference in record.differences():
             progress.note(f"train: {difference}")
         work = work_folder(run)
-        with quiet():
+        with quiet(), environment_kept():
             before = step_before(run, recipe)
             if before is not None:
                 train(*before, progress, by_launcher=True)

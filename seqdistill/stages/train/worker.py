@@ -5,11 +5,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from seqdistill.errors import SeqdistillError, UsageError
+from seqdistill.errors import SeqdistillError
 from seqdistill.progress import Silent
 from seqdistill.recipe.reading import resolve
 from seqdistill.runs import Run
-from seqdistill.stages.train.launch import MARK
+from seqdistill.stages.train.launch import MARK, REPORTED
 from seqdistill.stages.train.ranks import rank
 from seqdistill.stages.train.stage import train
 
@@ -47,8 +47,8 @@ def main() -> int:
         return 130
     except SeqdistillError as error:
         if first:
-            usage = isinstance(error, UsageError)
-            _write("error", {"message": error.message, "hint": error.hint, "usage": usage})
+            kind = next((kind.__name__ for kind in REPORTED if isinstance(error, kind)), "")
+            _write("error", {"message": error.message, "hint": error.hint, "kind": kind})
         return error.exit_code
     return 0
 

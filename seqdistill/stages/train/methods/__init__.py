@@ -134,12 +134,30 @@ def method_of(config: TrainConfig) -> Method:
     return method
 
 
+def check_used(config: TrainConfig, student: Student) -> None:
+    """Raises UsageError for a setting that has no effect without another one."""
+    default = TrainConfig()
+    for name, needs, used in (
+        ("rationale_weight", 'rationale = "multitask"', config.rationale == "multitask"),
+        ("references", "reference_weight", config.reference_weight > 0),
+        ("features_loss", "features", config.features > 0),
+        ("attention_loss", "attention", config.attention > 0),
+        ("best_prompts", 'best = "quality"', config.best == "quality"),
+        ("layers", "[student] model = shrink:N", student.layers is not None),
+    ):
+        if not used and getattr(config, name) != getattr(default, name):
+            raise UsageError(
+                f"[train] {name} = {getattr(config, name)!r} has no effect without {needs}", f"set {needs}, or leave {name} out"
+            )
+
+
 def check_can_answer(recipe: Recipe, student: Student) -> None:
     """Raises UsageError for a student that was only just cut: what it writes is noise, and nothing is learnt from that."""
-    if student.layers is not None:
+    if student.layers is not None or student.width < 1:
+        named = f"{recipe.student.model!r}{f' of width {student.width:g}' if student.width < 1 else ''}"
         raise UsageError(
-            f"[train] method = {recipe.train.method!r} learns from what the student writes, and {recipe.student.model!r} is "
-            "cut from its teacher and was not trained",
+            f"[train] method = {recipe.train.method!r} learns from what the student writes, and {named} is cut from a larger "
+            "model and was not trained",
             'train it first with method = "sequence", in a run of its own, then name it here: --student run:THAT_RUN',
         )
 

@@ -61,7 +61,11 @@ def _check_sizes(teacher: int, student: int) -> None:
 
 
 def gather(setup: TrainingSetup) -> None:
-    """Raises UsageError for a teacher whose tokens are not the student's."""
+    """Raises UsageError for a teacher whose tokens are not the student's. Notes which of several teachers it is."""
+    if len(setup.recipe.teachers) > 1:
+        setup.progress.note(
+            f"train: of {len(setup.recipe.teachers)} teachers, on_policy learns from {setup.recipe.teacher.model}"
+        )
     student_numbering(setup.recipe, setup.tokenizer, setup.before_cuts)
 
 

@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 from seqdistill.engines import Completion, Request, open_engine
-from seqdistill.engines.loading import load
+from seqdistill.engines.loading import load, plain_weights
 from seqdistill.errors import UsageError
 from seqdistill.journal.asking import run_async
 from seqdistill.recipe.tables import Recipe, TrainConfig
@@ -39,6 +39,8 @@ def check_recipe(recipe: Recipe, student: Student) -> None:
 def check_arguments(arguments: Any, _config: TrainConfig) -> None:
     """Raises UsageError for values with which the student's own answer would be preferred, or neither, or others be trained."""
     check_smoothing(arguments, "preference")
+    if not arguments.loss_type:
+        raise UsageError("[train.args] loss_type = []: names no loss", "leave it out, or name one: loss_type = ['sigmoid']")
     for name, fits, wanted in (
         ("beta", arguments.beta > 0, "more than 0"),
         ("label_smoothing", 0 <= arguments.label_smoothing < 0.5, "from 0, and less than 0.5"),
@@ -202,7 +204,8 @@ def build(setup: TrainingSetup, callbacks: Sequence[Any]) -> Any:
         arguments.eval_strategy = type(arguments.eval_strategy)("no")
     reference = None  # a model with adapters is its own, without them
     if not hasattr(setup.model, "peft_config"):
-        reference = load("AutoModelForCausalLM", setup.base.model, dtype=str(setup.model.dtype).removeprefix("torch."))
+        source, dtype = setup.base.model, str(setup.model.dtype).removeprefix("torch.")
+        reference = load("AutoModelForCausalLM", source, dtype=dtype, **plain_weights(source))
         setup.beside.append(reference)
     trainer = DPOTrainer(
         model=setup.model,
