@@ -25,7 +25,8 @@ from seqdistill.stages.generate.recorded.exchange import (
     reply_of,
     request_of,
 )
-from seqdistill.stages.generate.recorded.exports import FAILED, is_beside, rewritten, rows_within
+from seqdistill.stages.generate.recorded.exports import is_beside, rewritten, rows_within
+from seqdistill.stages.generate.recorded.failures import FAILED, failure_of
 from seqdistill.stages.generate.recorded.replies import (
     api_reply,
     chat_reply,
@@ -102,7 +103,8 @@ def opened(raw: Mapping[str, Any], columns: Mapping[str, str]) -> list[Row]:
     """
     row = _plain(raw, columns)
     if "completion" in row and "completion" in columns:
-        return [row]
+        failure = failure_of(row)
+        return [row if failure is None else {FAILED: failure}]
     within = rows_within(row)
     return [rewritten(row)] if within is None else [rewritten(_plain(one, {})) for one in within]
 
