@@ -9,7 +9,9 @@ from typing import Any
 import pyarrow
 import pyarrow.parquet
 import pytest
-from log_shapes import (
+from log_shapes import FULL
+from plain_shapes import PLAIN
+from recorded_parts import (
     ANSWER,
     ASKED,
     CALL,
@@ -18,7 +20,6 @@ from log_shapes import (
     CHUNKS,
     CLAUDE,
     CLAUDE_EVENTS,
-    FULL,
     GEMINI,
     GEMINI_CHUNKS,
     GEMINI_DUMP,
@@ -26,7 +27,6 @@ from log_shapes import (
     OLLAMA,
     OLLAMA_CHUNKS,
     OPEN_AI_EVENTS,
-    PLAIN,
     PROMPTFOO,
     REPLY,
     RESPONSE,
@@ -549,6 +549,12 @@ CUT_TEXTS = (
                 {**SPAN, "status": {"code": 2, "message": "boom"}},
                 {**SPAN, "status": {"code": "STATUS_CODE_ERROR", "message": "boom"}},
                 {**SPAN, "status_code": "ERROR", "status_message": "boom"},
+                {"request": json.dumps(CHAT), "response": "boom", "success": False, "status_code": 0},
+                *[{"prompt": "p", "completion": "boom", **marked} for marked in ({"status": "error"}, {"status": "Failed"})],
+                *[{"messages": [ASKED], "response": "boom", key: True} for key in ("error", "is_error")],
+                {"prompt": "p", "completion": "par", "status": "failed", "error": {"message": "boom"}},
+                {"input": "p", "target": "5", "output": {"choices": []}, "error": {"message": "boom"}},
+                {"attributes": {"span_kind": "llm", "status": "error"}, "status_message": "boom"},
                 {"call_type": "acompletion", "messages": [ASKED], "response": "{}", "status": "failure", "error_str": "boom"},
                 {
                     "call_type": "acompletion",

@@ -284,6 +284,16 @@ def as_dict(value: Any) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
+def as_list(value: Any) -> list[Any]:
+    """The value, where it is a list; else an empty one."""
+    return value if isinstance(value, list) else []
+
+
+def objects(value: Any) -> list[dict[str, Any]]:
+    """The objects in a list; none for anything else."""
+    return [one for one in value if isinstance(one, dict)] if isinstance(value, list) else []
+
+
 def _tool_calls(message: Mapping[str, Any]) -> list[dict[str, str]] | None:
     """The calls in a message by name, with their arguments as the text the model wrote; None without any."""
     listed = message.get("tool_calls")

@@ -8,8 +8,8 @@ import base64
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from seqdistill.engines.replies import as_dict
-from seqdistill.stages.generate.recorded.chats import CHATS, CHATS_WITHIN, objects
+from seqdistill.engines.replies import as_dict, objects
+from seqdistill.stages.generate.recorded.chats import CHATS
 from seqdistill.stages.generate.recorded.data_sets import DATA_SETS, DATA_SETS_WITHIN
 from seqdistill.stages.generate.recorded.evaluations import (
     EVALUATIONS,
@@ -27,6 +27,7 @@ from seqdistill.stages.generate.recorded.traces import (
     spans_within,
     with_plain_values,
 )
+from seqdistill.stages.generate.recorded.trees import tree_answers
 from seqdistill.tasks.messages import is_assistant, structured
 
 Row = dict[str, Any]
@@ -80,7 +81,7 @@ def is_marked_bad(row: Mapping[str, Any]) -> bool:
 
 def rows_within(row: Row) -> list[Row] | None:
     """The rows that a row of an export holds: a trace's spans, a tree's answers; None for a row that is one itself."""
-    for read in (spans_within, _archived, *CHATS_WITHIN, *DATA_SETS_WITHIN):
+    for read in (spans_within, _archived, tree_answers, *DATA_SETS_WITHIN):
         if (found := read(row)) is not None:
             return found
     return None

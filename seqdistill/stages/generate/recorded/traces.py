@@ -8,9 +8,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from seqdistill.engines.replies import as_dict
+from seqdistill.engines.replies import as_dict, objects
 from seqdistill.records import from_json
-from seqdistill.stages.generate.recorded.chats import objects
 from seqdistill.tasks.messages import continued, has_turns, is_assistant, is_conversation, plain_messages, structured
 
 Row = dict[str, Any]
@@ -18,9 +17,10 @@ Row = dict[str, Any]
 SPANS = ("llm.", "gen_ai.", "openinference.", "input.", "output.", "traceloop.", "mlflow.", "ai.")
 SPAN_KINDS = ("openinference.span.kind", "traceloop.span.kind", "mlflow.spanType")
 OF_MODELS = ("LLM", "CHAT_MODEL")
-# what no model answered, and what holds the calls of models: these are spans of their own
-BESIDE_KINDS = ("AGENT", "CHAIN", "EMBEDDING", "EVALUATOR", "GUARDRAIL", "RERANKER", "RETRIEVAL", "RETRIEVER", "TASK", "TOOL")
-BESIDE_KINDS += ("WORKFLOW",)
+BESIDE_KINDS = (  # what no model answered, and what holds the calls of models: these are spans of their own
+    *("AGENT", "CHAIN", "EMBEDDING", "EVALUATOR", "GUARDRAIL", "RERANKER", "RETRIEVAL", "RETRIEVER", "TASK", "TOOL"),
+    "WORKFLOW",
+)
 BESIDE_OPERATIONS = ("create_agent", "embeddings", "execute_tool", "invoke_agent", "invoke_workflow", "retrieval")
 SPAN_MODELS = (
     "llm.model_name",
