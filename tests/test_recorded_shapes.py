@@ -237,6 +237,7 @@ LANGCHAIN_CALL = {"name": "add", "args": {"a": 2}, "id": "c1", "type": "tool_cal
         {**PROMPTFOO, "response": {"output": [CALL]}},
         {"conversations": [ASKED, {"from": "function_call", "value": '{"name": "add", "arguments": {"a": 2}}'}]},
         {"conversations": [ASKED, {"from": "function_call", "value": '[{"name": "add", "arguments": {"a": 2}}]'}]},
+        {"messages": [ASKED, {"role": "tool_call", "content": '{"name": "add", "arguments": {"a": 2}}'}]},
         *[
             {"messages": [ASKED, {"role": "assistant", "content": content, "tool_calls": [call]}]}
             for call in (LANGCHAIN_CALL, {"tool_call": CALL}, {"name": "add", "arguments": '{"a": 2}'})
@@ -525,6 +526,7 @@ CUT_TEXTS = (
             "holds files, and only text",
         ),
         ({"prompt": "p", "response": ""}, "the answer is empty"),
+        *[({"input": text, "output": "5", "solution": "5"}, f"the prompt is only '{text}'") for text in ("-", "N/A")],
         ({"request": CHAT, "response": {"error": {"message": "overloaded"}}}, "the reply is an error: .*overloaded"),
         ({"request": CHAT, "response": {"choices": []}}, "the reply has no answer in it"),
         ({"request": CHAT}, "a request without an answer"),

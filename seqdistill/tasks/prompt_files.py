@@ -32,7 +32,17 @@ from seqdistill.tasks.messages import (
     structured,
     with_system,
 )
-from seqdistill.tasks.row_columns import check_only_text, ends_with, has_input, history_turns, instruction_text, system_of
+from seqdistill.tasks.row_columns import (
+    TOOLS,
+    check_only_text,
+    ends_with,
+    has_input,
+    has_tools_beside,
+    history_turns,
+    instruction_text,
+    system_of,
+    tools_in,
+)
 from seqdistill.tasks.row_files import hub_rows, read_rows
 from seqdistill.tasks.templates import Template, render, variables
 
@@ -103,7 +113,11 @@ def load_rows(
         known = _known(row, columns, found)
         _check_keys(row, known, used | set(columns.values()), place)
         prompt = _prompt(row, known, template, used, place)
-        tools += bool(row.get("tools") or row.get("functions")) and not used & {"tools", "functions"}
+        named = [
+            *tools_in(row),
+            *(tool for key in REQUESTS if isinstance(row.get(key), Mapping) for tool in tools_in(row[key])),
+        ]
+        tools += not used & set(TOOLS) and has_tools_beside(named, prompt.teacher_messages)
         if prompt.id not in prompts:
             prompts[prompt.id] = prompt, row
             places[prompt.id] = place
@@ -355,7 +369,7 @@ def value_text(row: Mapping[str, Any], key: str, place: str) -> str | None:
     is its JSON.
     """
     value = _accepted_first(row.get(key))
-    if isinstance(value, list) and len(value) < 2 and key in ("reference", "answer"):
+    if isinstance(value, list) and len(value) < 2 and key in ("reference", *ANSWERS_TO):
         value = next(iter(value), None)
     if isinstance(value, dict) and is_assistant(value) and key == "reference":
         value = content_text(value.get("content"), place)
@@ -366,7 +380,8 @@ def value_text(row: Mapping[str, Any], key: str, place: str) -> str | None:
     elif isinstance(value, int):
         value = str(value)
     if value is not None and not isinstance(value, str):
-        several = f'of several answers, name one by its place: [task] columns = {{ {key} = "COLUMN.0" }}'
+        ours = key if key in KEYS else "reference"
+        several = f'of several answers, name one by its place: [task] columns = {{ {ours} = "COLUMN.0" }}'
         raise UsageError(f"{place}: key {key!r} is not text: {value!r}"[:200], several if isinstance(value, list) else ROW_HINT)
     return value if value and value.strip() else None
 

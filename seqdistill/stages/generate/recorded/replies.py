@@ -35,6 +35,7 @@ from seqdistill.tasks.messages import (
     chat_messages,
     check_no_files,
     is_assistant,
+    is_call_turn,
     is_conversation,
     structured,
     tool_calls,
@@ -326,7 +327,7 @@ def _message(message: Mapping[str, Any]) -> dict[str, Any]:
     content = content if (said := content_in(message)) is None else said
     texts, thoughts, calls = [], [], tool_calls(message)
     beside_parts = len(calls)
-    if message.get("from") == "function_call" and calls:
+    if is_call_turn(message) and calls:
         content = ""
     for part in [content] if isinstance(content, str) else _listed(content):
         kind = part.get("type") if isinstance(part, Mapping) else None

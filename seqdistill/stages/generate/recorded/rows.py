@@ -57,28 +57,11 @@ HINT = (
 TEXTS = ("question", "query", "input_text", "problem", "user_input", "user_prompt", "user_message", "text_input")  # are text
 PROMPTS = ("prompt", "question", "query", "input", "inputs", *TEXTS[2:])
 THOUGHTS = (
-    "reasoning",
-    "reasoning_content",
-    "thinking",
-    "Complex_CoT",
-    "complex_cot",
-    "reasoning_trace",
-    "think",
-    "thought",
-    "cot",
+    *("reasoning", "reasoning_content", "thinking", "Complex_CoT", "complex_cot", "reasoning_trace", "think", "thought", "cot"),
+    *("thoughts", "thinking_content", "thinking_trace", "thinking_trajectories", "reasoning_text", "chain_of_thought"),
 )
-NO_REASONING = (
-    "on",
-    "off",
-    "yes",
-    "no",
-    "true",
-    "false",
-    "low",
-    "medium",
-    "high",
-    "none",
-)  # what a column of that name says of it
+# what a column of that name says of it
+NO_REASONING = ("on", "off", "yes", "no", "true", "false", "low", "medium", "high", "none")
 PLAIN = {
     *PROMPTS,
     *ANSWERS,

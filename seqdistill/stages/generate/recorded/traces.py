@@ -80,7 +80,9 @@ def is_span(row: Mapping[str, Any]) -> bool:
 
 def called(row: Row) -> Row | None:
     """A run or an example of LangSmith; LangChain's own form of messages."""
-    return _put_and_got(as_dict(structured(row.get("inputs"))), as_dict(structured(row.get("outputs"))), row.get("model"))
+    known = as_dict(structured(row.get("extra")))
+    model = row.get("model") or as_dict(known.get("metadata")).get("ls_model_name")
+    return _put_and_got(as_dict(structured(row.get("inputs"))), as_dict(structured(row.get("outputs"))), model)
 
 
 def _put_and_got(inputs: Mapping[str, Any], outputs: Mapping[str, Any], model: Any = None) -> Row | None:
@@ -95,7 +97,7 @@ def _put_and_got(inputs: Mapping[str, Any], outputs: Mapping[str, Any], model: A
         said = plain_messages([one.get("message")]) or [{"role": "assistant", "content": one.get("text")}]
         recorded = as_dict(as_dict(as_dict(one.get("message")).get("kwargs")).get("response_metadata"))
         facts = {**recorded, **as_dict(outputs.get("llm_output")), **as_dict(one.get("generation_info"))}
-        facts["model"] = facts.get("model_name")
+        facts["model"] = facts.get("model_name") or model
         return {"request": request, "response": reply_of_messages(said, {**facts, "usage": facts.get("token_usage")})}
     if said := plain_messages(outputs.get("messages", outputs.get("output"))):
         if has_turns(said) and is_assistant(said[-1]):  # a graph's: calls of tools and their results before the answer
