@@ -103,8 +103,10 @@ def test_the_functions_are_described_in_the_words_of_a_chat_template() -> None:
 def test_answers_that_were_given_with_tools_are_mentioned(tmp_path: Path) -> None:
     notes = Notes()
     rows = [{**CHAT, "tools": tools, "response": REPLY} for tools in ([{"type": "function"}], [])]
+    described = {"role": "system", "content": 'You have <tools>[{"name": "add"}]</tools>'}
+    rows.append({"messages": [described, ASKED, ANSWER], "tools": json.dumps([{"function": {"name": "add"}}])})
     result = import_recorded(Run(tmp_path / "run"), Recipe(), [lines(tmp_path, rows)], notes)
-    assert (result.samples, result.unread) == (2, 0)
+    assert (result.samples, result.unread) == (3, 0)
     assert any("1 answers were given with tools, which are no part of the prompts" in note for note in notes.notes)
 
 

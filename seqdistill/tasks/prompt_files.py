@@ -51,14 +51,8 @@ RECORDED_KEYS = ("completion", "reasoning")  # that only the rows of an import h
 ROW_HINT = 'a prompt is {"prompt": "text"} or {"messages": [...]}, with "id", "reference", "slice" and "group" where known'
 NO_TYPOS = {"preference", "preferences"}  # keys of other data that only look like ours
 QUESTIONS = ("question", "query", "problem", "text", "input", "inputs", "sentence", "document", "article", "dialogue", "body")
-BESIDE_QUESTIONS = (
-    "input",
-    "context",
-    "contexts",
-    "passage",
-    "choices",
-    "options",
-)  # without which a question may mean nothing
+# without which a question may mean nothing
+BESIDE_QUESTIONS = ("input", "context", "contexts", "passage", "choices", "options")
 REFERENCES = (
     *("answer", "completion", "response", "output", "expected", "expected_output", "expectedOutput", "ground_truth", "target"),
     *("targets", "label", "solution", "summary", "highlights", "gold", "answers"),
@@ -101,7 +95,8 @@ def load_rows(
     places: dict[str, str] = {}
     repeated = 0
     otherwise: list[str] = []  # places of repeated prompts with another reference than the first
-    tools = replies = 0
+    replies = 0
+    tools: list[str] = []  # their column in each row whose prompt lacks them
     found: set[str] = set()
     used = variables(template)
     rows = hub_rows(source, progress or Silent()) if is_hub_source(source) else read_rows(Path(source), progress)
@@ -113,11 +108,8 @@ def load_rows(
         known = _known(row, columns, found)
         _check_keys(row, known, used | set(columns.values()), place)
         prompt = _prompt(row, known, template, used, place)
-        named = [
-            *tools_in(row),
-            *(tool for key in REQUESTS if isinstance(row.get(key), Mapping) for tool in tools_in(row[key])),
-        ]
-        tools += not used & set(TOOLS) and has_tools_beside(named, prompt.teacher_messages)
+        if column := _unsent_tools(row, prompt, used):
+            tools.append(column)
         if prompt.id not in prompts:
             prompts[prompt.id] = prompt, row
             places[prompt.id] = place
@@ -144,7 +136,8 @@ def load_rows(
     if otherwise:
         say(f"{source}: {len(otherwise)} of them have another reference than the first, which counts; see {otherwise[0]}")
     if tools:
-        say(f"{source}: {tools} rows come with tools, which are not sent: write them into the template, {{{{ tools }}}}")
+        unsent = f"{len(tools)} rows come with tools, which are not sent: write them into the template"
+        say(f"{source}: {unsent}, {{{{ {tools[0]} }}}}")
     if replies:
         say(f"{source}: {replies} messages further down in trees are no prompts by themselves and left out")
     if columns_left_out := _left_out(row, prompt, used | set(columns.values())):
@@ -152,6 +145,14 @@ def load_rows(
     if not any(prompt.reference for prompt, _ in prompts.values()) and (column := _likely(row, REFERENCES, used)):
         say(f'{source}: no row has a reference; is it the column {column!r}? [task] columns = {{ reference = "{column}" }}')
     return list(prompts.values())
+
+
+def _unsent_tools(row: Mapping[str, Any], prompt: Prompt, used: Set[str]) -> str | None:
+    """The column with a row's tools, or its path, where neither the template nor the prompt has them."""
+    requests = {f"{key}.": row[key] for key in REQUESTS if isinstance(row.get(key), Mapping)}
+    columns = [(above + key, held[key]) for above, held in {"": row, **requests}.items() for key in TOOLS if held.get(key)]
+    unused = [(name, tools_in({"tools": held})) for name, held in columns if name.partition(".")[0] not in used]
+    return next((name for name, tools in unused if has_tools_beside(tools, prompt.teacher_messages)), None)
 
 
 def _likely(row: Mapping[str, Any], names: tuple[str, ...], used: Set[str]) -> str | None:
