@@ -287,6 +287,7 @@ def test_every_western_language_is_read_from_a_spreadsheet(tmp_path: Path, text:
         ("a.zip", b"PK\x03\x04", "not a whole zip file"),
         ("a.zip", zipped(**{"xl/workbook.xml": b"x", "a.xml": b"x"}), "an Excel workbook"),
         ("a.zip", zipped(**{"a.jsonl": PROMPT_LINE.encode(), "b.jsonl": b""}), "2 files are in this archive: a.jsonl, b.jsonl"),
+        ("a.zip", zipped(**{"header.json": b"{}", "samples/1.json": b"{}"}), "a log of Inspect"),
         ("a.zip", other_zip(flags=1), "a.zip: encrypted"),
         ("a.zip", other_zip(method=9), "a.zip: packed by a method that Python lacks"),
         ("a.parquet", parquet(prompt=["x"])[:-9], "a.parquet: not Parquet"),
