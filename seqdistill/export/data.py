@@ -10,19 +10,11 @@ from typing import Any
 
 from seqdistill.engines.loading import generation_config, load
 from seqdistill.errors import UsageError
+from seqdistill.files import atomic_path, atomic_write, folder_beside
 from seqdistill.progress import Progress
 from seqdistill.recipe.reading import nearest
 from seqdistill.recipe.tables import ModelConfig, Recipe, TrainConfig
-from seqdistill.records import (
-    Sample,
-    atomic_path,
-    atomic_write,
-    file_sha256,
-    folder_beside,
-    read_samples,
-    write_json,
-    write_jsonl,
-)
+from seqdistill.records import Sample, file_sha256, read_samples, write_json, write_jsonl
 from seqdistill.runs import Run
 
 SPLITS = ("train", "validation")
@@ -128,7 +120,7 @@ def export_data(run: Run, recipe: Recipe, name: str, out: Path | None, progress:
     return counts
 
 
-def data_folder(run: Run, name: str, out: Path | None = None) -> Path:
+def data_folder(run: Run, name: str, out: Path | None) -> Path:
     """Where the data of a shape goes."""
     return out or run.path / "export" / f"data-{name}"
 

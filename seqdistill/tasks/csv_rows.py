@@ -21,6 +21,7 @@ EXCEL_CELL = 32_767  # https://support.microsoft.com/office/1672b34d-7043-467e-8
 
 
 def csv_rows(path: Path, progress: Progress, unread: Unread) -> Iterator[Row]:
+    """The rows of a CSV or TSV file by its head, with their places; `unread` takes what cannot be read."""
     csv.field_size_limit(1 << 30)  # the default of 128 KiB is less than one long prompt
     encoding = _csv_encoding(path, progress)
     with opened(path) as binary, io.TextIOWrapper(binary, encoding, "surrogatepass", newline="") as file:

@@ -8,7 +8,7 @@ import base64
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from seqdistill.engines.replies import as_dict, objects
+from seqdistill.engines.replies import as_dict, as_list, objects
 from seqdistill.stages.generate.recorded.chats import CHATS
 from seqdistill.stages.generate.recorded.data_sets import DATA_SETS, DATA_SETS_WITHIN
 from seqdistill.stages.generate.recorded.evaluations import (
@@ -163,7 +163,7 @@ def _annotated(row: Row) -> Row | None:
         asked = next((data[key] for key in (*QUESTIONS, "messages") if data.get(key)), None)
         for annotation in annotations:
             results = [] if as_dict(annotation).get("was_cancelled") else as_dict(annotation).get("result")
-            for one in results if isinstance(results, list) else []:
+            for one in as_list(results):
                 written = as_dict(as_dict(one).get("value")).get("text")
                 text = "\n".join(map(str, written)) if isinstance(written, list) else written
                 if as_dict(one).get("type") == "textarea" and text:

@@ -85,7 +85,7 @@ def called(row: Row) -> Row | None:
     return _put_and_got(as_dict(structured(row.get("inputs"))), as_dict(structured(row.get("outputs"))), model)
 
 
-def _put_and_got(inputs: Mapping[str, Any], outputs: Mapping[str, Any], model: Any = None) -> Row | None:
+def _put_and_got(inputs: Mapping[str, Any], outputs: Mapping[str, Any], model: Any) -> Row | None:
     """What a traced call was put and what it returned."""
     if not inputs or not outputs:
         return None
