@@ -448,12 +448,20 @@ def doctor(run: RunPath = ".", recipe: RecipeLike = None, *, progress: Progress 
 
 
 def init(
-    folder: RunPath, kind: str | None = None, recorded: Sequence[RunPath] = (), *, progress: Progress = SILENT
+    folder: RunPath,
+    kind: str | None = None,
+    recorded: Sequence[RunPath] = (),
+    columns: Sequence[str] = (),
+    *,
+    progress: Progress = SILENT,
 ) -> "InitResult":
-    """A folder to start from; with recorded completions, a run that has imported them too. Requests nothing."""
+    """A folder to start from; with recorded completions, a run that has imported them too. Requests nothing.
+
+    `columns`: the names of their columns, each as "prompt=Question".
+    """
     from seqdistill.init import init
 
-    return init(Path(folder), kind, [Path(path) for path in recorded], progress)
+    return init(Path(folder), kind, [Path(path) for path in recorded], columns, progress)
 
 
 def export(

@@ -19,11 +19,12 @@ from seqdistill.files import atomic_folder, atomic_write
 from seqdistill.progress import Progress
 from seqdistill.recipe.reading import nearest
 from seqdistill.recipe.remembered import resolved_recipe
-from seqdistill.recipe.tables import Recipe
+from seqdistill.recipe.tables import Recipe, TaskConfig
 from seqdistill.records import Sample, read_samples, write_jsonl
 from seqdistill.runs import Run
 from seqdistill.stages.generate.recorded import import_recorded
 from seqdistill.tasks.brought_files import check_readable
+from seqdistill.tasks.prompt_files import check_columns
 from seqdistill.tasks.templates import prompts_folder
 
 KINDS = ("classify", "extract", "summarize", "maths", "rewrite")
@@ -69,7 +70,7 @@ RECORDED_RECIPE = """\
 
 [task]
 test = "test.jsonl"               # a part of the recorded prompts, never trained on
-
+{columns}
 # [teacher]                       # only to compare with its own second try, or to generate more
 # model = "..."
 # license = "..."                 # read the terms of the model that wrote the answers
@@ -105,10 +106,11 @@ class InitResult:
     run: Path | None = None
 
 
-def init(folder: Path, kind: str | None, recorded: Sequence[Path], progress: Progress) -> InitResult:
-    """Writes the folder, of a summary task if neither is passed.
+def init(folder: Path, kind: str | None, recorded: Sequence[Path], columns: Sequence[str], progress: Progress) -> InitResult:
+    """Writes the folder, of a summary task if neither a kind nor recorded completions are passed.
 
-    Raises UsageError where it holds anything, for an unknown kind, a kind beside recorded completions, and too few of them.
+    `columns` name those of the recorded completions, each as KEY=COLUMN. Raises UsageError where the folder holds anything, for
+    an unknown kind, a kind beside recorded completions, columns without them, and too few of them.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UsageError(f"{folder}: not an empty folder", "name a new one; nothing is overwritten")
@@ -117,9 +119,12 @@ def init(folder: Path, kind: str | None, recorded: Sequence[Path], progress: Pro
             f"--kind {kind} with --from: the recorded prompts are the task, and a kind would be another one",
             "pass one of the two",
         )
+    if columns and not recorded:
+        raise UsageError("--column without --from: it names a column of recorded completions", "pass --from FILE with it")
     if recorded:
+        named = _named_columns(columns)
         with _new(folder) as made:
-            return _from_recorded(folder, made, recorded, progress)
+            return _from_recorded(folder, made, recorded, named, progress)
     kind = "summarize" if kind is None else kind
     if kind not in KINDS:
         raise UsageError(f"--kind {kind!r}{nearest(kind, KINDS)}", f"one of: {', '.join(KINDS)}")
@@ -129,6 +134,16 @@ def init(folder: Path, kind: str | None, recorded: Sequence[Path], progress: Pro
             shutil.copyfile(prompts_folder() / kind / file, made / file)
         _write(made / "README.md", PAGE.format(name=name, recipe=recipe, run=shlex.quote(f"runs/{name}")))
     return InitResult(folder, [*FILES, "README.md"], f"seqdistill run runs/smoke -c {recipe} --smoke 8")
+
+
+def _named_columns(columns: Iterable[str]) -> dict[str, str]:
+    """The [task] columns that words such as prompt=Question stand for. Raises UsageError for any other words."""
+    for word in columns:
+        if "=" not in word:
+            raise UsageError(f"--column {word}: no =", "write it as --column prompt=Question --column completion=Answer")
+    named = {key.strip(): column.strip() for key, _, column in (word.partition("=") for word in columns)}
+    check_columns(named)
+    return named
 
 
 @contextlib.contextmanager
@@ -147,14 +162,23 @@ def _new(folder: Path) -> Iterator[Path]:
         raise
 
 
-def _from_recorded(folder: Path, made: Path, recorded: Sequence[Path], progress: Progress) -> InitResult:
+def _from_recorded(
+    folder: Path, made: Path, recorded: Sequence[Path], columns: dict[str, str], progress: Progress
+) -> InitResult:
     """Writes to `made` what `folder` will hold."""
     for path in recorded:
         check_readable(path)
         if not path.is_file():
             raise UsageError(f"{path}: no such file", "name the files that hold the recorded completions")
     run = Run(made / "run")
-    result = import_recorded(run, Recipe(), list(recorded), progress)
+    try:
+        result = import_recorded(run, Recipe(task=TaskConfig(columns=columns)), list(recorded), progress)
+    except UsageError as error:
+        if columns or "could be read" not in error.message:
+            raise
+        raise UsageError(
+            error.message, f"{error.hint}; columns of other names: --column prompt=COLUMN --column completion=COLUMN"
+        ) from None
     samples = list(read_samples(result.path))
     prompts = _prompts_of(samples)
     if len(prompts) < FEWEST:
@@ -176,12 +200,14 @@ def _from_recorded(folder: Path, made: Path, recorded: Sequence[Path], progress:
             "is compared with the first answer to each prompt. [train.teacher_weights] in recipe.toml leaves models out"
         )
         weights = TEACHER_WEIGHTS + "".join(f"# {json.dumps(name)} = 0\n" for name in result.teachers)
-    _write(made / "recipe.toml", RECORDED_RECIPE.format(max_tokens=_most_tokens(samples), weights=weights))
+    named = ", ".join(f"{key} = {json.dumps(column, ensure_ascii=False)}" for key, column in columns.items())
+    facts = {"max_tokens": _most_tokens(samples), "weights": weights, "columns": f"columns = {{ {named} }}\n" if named else ""}
+    _write(made / "recipe.toml", RECORDED_RECIPE.format(**facts))
     with resolved_recipe(run.path, made / "recipe.toml", {}, progress.note):
         pass  # the run keeps a copy
-    facts = {"answers": result.samples, "prompts": len(prompts), "tests": len(rows)}
+    counts = {"answers": result.samples, "prompts": len(prompts), "tests": len(rows)}
     run = Run(folder / "run")
-    _write(made / "README.md", RECORDED_PAGE.format(name=folder.resolve().name, path=folder, run=run.shell, **facts))
+    _write(made / "README.md", RECORDED_PAGE.format(name=folder.resolve().name, path=folder, run=run.shell, **counts))
     files = ["recipe.toml", "test.jsonl", "README.md"]
     return InitResult(folder, files, f"seqdistill run {run.shell}", len(prompts), len(rows), run.path)
 

@@ -154,7 +154,10 @@ def read_jsonl(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 NO_FILE = (
     "check the path; one in a recipe is relative to the recipe or, of a run that was moved, to the run: put the file there"
 )
-NOT_UTF8 = "save the file as UTF-8, for example: iconv -f WINDOWS-1252 -t UTF-8 OLD > NEW"
+NOT_UTF8 = (
+    "save the file as UTF-8 (in Excel: CSV UTF-8), or convert it from the encoding that it is in, "
+    "such as WINDOWS-1252, WINDOWS-1250, MACINTOSH or GB18030: iconv -f ENCODING -t UTF-8 OLD > NEW"
+)
 
 
 def read_row(line: str | bytes, place: str) -> dict[str, Any]:

@@ -136,6 +136,46 @@ DATA_SETS: Cases = {
         [(["2 + 3?"], "So: 5")],
         2,
     ),
+    "NuminaMath's problems that are not valid": (
+        [{"problem": "2 + 3?", "solution": "So: 5", "answer": "5", "problem_is_valid": mark} for mark in ("Yes", "Incomplete")],
+        [(["2 + 3?"], "So: 5")],
+        1,
+    ),
+    "PKU-SafeRLHF": (
+        [
+            {"prompt": "2 + 3?", "response_0": "6", "response_1": "5", "better_response_id": 1, "is_response_1_safe": safe}
+            for safe in (True, False)
+        ],
+        [SUM],
+        3,
+    ),
+    "HelpSteer3": (
+        [{"domain": "d", "context": [ASKED], "response1": "5", "response2": "6", "overall_preference": n} for n in (-2, 0)],
+        [SUM],
+        3,
+    ),
+    "Chatbot Arena's table of 55,000 votes": (
+        [
+            {"prompt": '["2 + 3?", "And 1?"]', "response_a": '["6", "7"]', "response_b": '["5", "6"]', "winner_tie": 0}
+            | {"model_a": "x", "model_b": "m", "winner_model_a": 0, "winner_model_b": 1}
+        ],
+        [LONGER[1]],
+        1,
+    ),
+    "calls of ms-swift": (
+        [
+            {
+                "messages": [
+                    ASKED,
+                    {"role": "tool_call", "content": '{"name": "add"}'},
+                    {"role": "tool_response", "content": "5"},
+                    ANSWER,
+                ]
+            }
+        ],
+        [(["2 + 3?", '<tool_call>\n{"name": "add"}\n</tool_call>', "<tool_response>\n5\n</tool_response>"], "5")],
+        0,
+    ),
     "KTO as a conversation": (
         [{"messages": [ASKED, {**ANSWER, "content": "6"}], "label": False}, {"messages": [ASKED, ANSWER], "label": "true"}],
         [SUM],

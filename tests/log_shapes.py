@@ -12,6 +12,7 @@ from recorded_parts import (
     CLAUDE,
     CLAUDE_EVENTS,
     CONVERSE,
+    CONVERSE_EVENTS,
     GEMINI,
     GEMINI_CHUNKS,
     GEMINI_DUMP,
@@ -114,6 +115,10 @@ FULL: Rows = {  # model, tokens, finish reason and everything else: "m", 7 + 3, 
     "Bedrock Converse": [
         {"model": "m", "request": {"messages": [{"role": "user", "content": [{"text": "2 + 3?"}]}]}, "response": CONVERSE}
     ],
+    "ConverseStream's events": [{"request": {**CHAT, "modelId": "m"}, "response": CONVERSE_EVENTS}],
+    "ConverseStream's events in an object": [{"request": {"modelId": "m", **CHAT}, "response": {"stream": CONVERSE_EVENTS}}],
+    "ConverseStream's events behind their request": [CHAT, *CONVERSE_EVENTS],
+    "ConverseStream's events beside a prompt": [{"model": "m", "prompt": "2 + 3?", "completion": CONVERSE_EVENTS}],
     "Bedrock Converse with cache points and an earlier turn's reasoning": [
         {
             "model": "m",

@@ -42,6 +42,16 @@ GEMINI = {
 }
 CONVERSE = {"output": {"message": {"role": "assistant", "content": [{"text": "5"}]}}, "stopReason": "end_turn"}
 CONVERSE["usage"] = {"inputTokens": 7, "outputTokens": 3}
+CONVERSE_EVENTS = [
+    {"messageStart": {"role": "assistant"}},
+    *[
+        {"contentBlockDelta": {"delta": {"reasoningContent": one}, "contentBlockIndex": 0}}
+        for one in ({"text": "h"}, {"text": "m"}, {"signature": "x"})
+    ],
+    {"contentBlockDelta": {"delta": {"text": "5"}, "contentBlockIndex": 1}},
+    {"messageStop": {"stopReason": "end_turn"}},
+    {"metadata": {"usage": CONVERSE["usage"], "metrics": {"latencyMs": 9}}},
+]
 
 
 def chunk(delta: dict[str, Any], reason: str | None = None, name: str = "chatcmpl-1") -> dict[str, Any]:

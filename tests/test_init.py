@@ -80,6 +80,10 @@ def test_the_commands_of_the_page_are_taken_with_the_recipe_beside_it(
         (["--from", "few.jsonl"], "too few to learn from"),
         (["--from", "no.jsonl"], "no.jsonl"),
         (["--from", "few.jsonl", "--kind", "extract"], "--kind extract with --from"),
+        (["--from", "fragen.csv"], "columns of other names: --column prompt=COLUMN"),
+        (["--from", "fragen.csv", "--column", "promt=Frage"], "unknown key 'promt', did you mean 'prompt'"),
+        (["--from", "fragen.csv", "--column", "Frage"], "--column Frage: no ="),
+        (["--column", "prompt=Frage"], "--column without --from"),
     ],
 )
 def test_what_init_refuses_leaves_nothing_behind(
@@ -88,6 +92,7 @@ def test_what_init_refuses_leaves_nothing_behind(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "few.jsonl").write_text(fine_tuning(range(3))["tuned.jsonl"])
     (tmp_path / "no.jsonl").write_text('{"nothing": 1}\n')
+    (tmp_path / "fragen.csv").write_text("Frage;answer\nWarum?;Darum.\n")
     assert main(["init", "mine", *words]) == 2
     assert says in " ".join(capsys.readouterr().err.split()) and not (tmp_path / "mine").exists()
 
@@ -102,6 +107,16 @@ def test_commands_of_a_folder_with_spaces_can_be_pasted(tmp_path: Path) -> None:
     recorded = api.init(tmp_path / "from a log", recorded=[log])
     assert shlex.split(recorded.next) == ["seqdistill", "run", str(tmp_path / "from a log" / "run")]
     assert shlex.split(str(api.status(tmp_path / "from a log" / "run").next)) == shlex.split(recorded.next)
+
+
+def test_columns_of_recorded_completions_are_named_and_kept_in_the_recipe(tmp_path: Path) -> None:
+    rows = "".join(f"Zahl {n}?;Das ist {n}.\n" for n in range(20))
+    (tmp_path / "log.csv").write_text(f'Frage;"Antwort ""kurz"""\n{rows}')
+    words = ["prompt=Frage", 'completion=Antwort "kurz"']
+    result = api.init(tmp_path / "mine", recorded=[tmp_path / "log.csv"], columns=words)
+    assert (result.prompts, result.test_prompts) == (20, 4)
+    recipe = read_recipe(tmp_path / "mine" / "recipe.toml")
+    assert recipe["task"]["columns"] == {"prompt": "Frage", "completion": 'Antwort "kurz"'}
 
 
 @contextlib.contextmanager

@@ -113,6 +113,7 @@ def test_a_variable_that_the_row_lacks_is_named(tmp_path: Path) -> None:
 ASKED = [{"role": "user", "content": "2 + 3?"}]
 
 
+TOOL = {"type": "function", "function": {"name": "add"}}
 CALL = {"id": "c1", "type": "function", "function": {"name": "add", "arguments": '{"a": 2, "b": 3}'}}
 
 
@@ -427,6 +428,28 @@ def test_what_a_question_is_about_and_no_prompt_holds_is_mentioned(
     notes, view = Notes(), {"user": template}
     load_prompts(jsonl(tmp_path, row), Template(None, None, view, view), None, notes, {"prompt": "question"})
     assert [says in note for note in notes.notes if says] == ([True] if says else []) and bool(notes.notes) == bool(says)
+
+
+@pytest.mark.parametrize(
+    ("row", "template", "name"),
+    [
+        ({"prompt": "2 + 3?", "tools": [TOOL]}, "{{ prompt }}", "tools"),
+        ({"custom_id": "a", "body": {"messages": ASKED, "tools": [TOOL]}}, "{{ prompt }}", "body.tools"),
+        ({"prompt": "2 + 3?", "tools": json.dumps([TOOL])}, "{{ prompt }} {{ tools }}", None),
+        ({"prompt": "2 + 3?", "tools": []}, "{{ prompt }}", None),
+        (
+            {"messages": [{"role": "system", "content": f"<tools>{json.dumps(TOOL)}</tools>"}, *ASKED], "tools": [TOOL]},
+            "{{ prompt }}",
+            None,
+        ),
+    ],
+)
+def test_tools_are_mentioned_by_their_column_where_they_are_not_sent(
+    tmp_path: Path, row: object, template: str, name: str | None
+) -> None:
+    notes, view = Notes(), {"user": template}
+    load_prompts(jsonl(tmp_path, row), Template(None, None, view, view), progress=notes)
+    assert any(f"{{{{ {name} }}}}" in note for note in notes.notes) == (name is not None)
 
 
 def test_answers_and_later_questions_in_trees_are_no_prompts(tmp_path: Path) -> None:

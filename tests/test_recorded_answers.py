@@ -95,7 +95,7 @@ def test_an_answer_in_json_may_be_messages(tmp_path: Path) -> None:
     [
         *[
             ({"prompt": "p", key: "hm", "completion": "5"}, "hm")
-            for key in ("reasoning", "think", "thought", "cot", "reasoning_trace")
+            for key in ("reasoning", "think", "thought", "cot", "reasoning_trace", "thinking_content", "chain_of_thought")
         ],
         ({"Question": "p", "Complex_CoT": "hm", "Response": "5"}, "hm"),
         ({"prompt": "p", "reasoning": "high", "completion": "5"}, None),

@@ -103,8 +103,10 @@ def test_the_functions_are_described_in_the_words_of_a_chat_template() -> None:
 def test_answers_that_were_given_with_tools_are_mentioned(tmp_path: Path) -> None:
     notes = Notes()
     rows = [{**CHAT, "tools": tools, "response": REPLY} for tools in ([{"type": "function"}], [])]
+    described = {"role": "system", "content": 'You have <tools>[{"name": "add"}]</tools>'}
+    rows.append({"messages": [described, ASKED, ANSWER], "tools": json.dumps([{"function": {"name": "add"}}])})
     result = import_recorded(Run(tmp_path / "run"), Recipe(), [lines(tmp_path, rows)], notes)
-    assert (result.samples, result.unread) == (2, 0)
+    assert (result.samples, result.unread) == (3, 0)
     assert any("1 answers were given with tools, which are no part of the prompts" in note for note in notes.notes)
 
 
@@ -244,10 +246,16 @@ def test_the_models_of_several_answers_are_their_own(tmp_path: Path) -> None:
     assert [(one.text, one.teacher) for one in samples] == [("5", "m"), ("five", "x")]
 
 
-def test_the_model_of_an_answer_is_its_messages_own(tmp_path: Path) -> None:
+def test_the_model_of_an_answer_is_found_in_its_message_or_column(tmp_path: Path) -> None:
     messages = [ASKED, {**ANSWER, "model": "m"}]
+    named = ({"generator": "m"}, {"generator": ["x"], "generation_model": "m"}, {"model": {"name": "x"}, "model_name": "m"})
     for number, row in enumerate(
-        ({"chat": {"messages": messages}}, {"messages": messages}, {"messages": messages, "model": "m"})
+        (
+            *({"chat": {"messages": messages}}, {"messages": messages}, {"messages": messages, "model": "m"}),
+            *({"messages": [ASKED, ANSWER], **one} for one in named),
+            {"prompt": "2 + 3?", "chosen": "5", "rejected": "6", "chosen_model": "m", "rejected_model": "x"},
+            {"inputs": CHAT, "outputs": {"generations": [[{"text": "5"}]]}, "extra": {"metadata": {"ls_model_name": "m"}}},
+        )
     ):
         _, (sample,) = imported(tmp_path / str(number), lines(tmp_path, [row]))
         assert sample.teacher == "m"

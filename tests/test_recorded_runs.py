@@ -214,6 +214,13 @@ def test_a_mistyped_column_of_an_import_is_named_with_the_nearest(tmp_path: Path
     assert not (tmp_path / "run").exists()
 
 
+def test_a_call_that_failed_is_no_answer_where_columns_are_named(tmp_path: Path) -> None:
+    log = tmp_path / "log.csv"
+    log.write_text("frage,antwort,status\n2 + 3?,5,ok\n2 + 4?,try again later,error\n")
+    result, _ = take(tmp_path, log, columns={"prompt": "frage", "completion": "antwort"})
+    assert (result.samples, result.unread) == (1, 1)
+
+
 def test_columns_of_the_prompts_file_need_not_be_in_an_import_nor_the_answers_column_in_that(tmp_path: Path) -> None:
     prompts = write(tmp_path, "prompts.jsonl", [{"frage": "Why?", "gold": "So."}])
     path = write(tmp_path, "a.jsonl", [{"question": "Why?", "said": "So!"}])

@@ -237,6 +237,7 @@ LANGCHAIN_CALL = {"name": "add", "args": {"a": 2}, "id": "c1", "type": "tool_cal
         {**PROMPTFOO, "response": {"output": [CALL]}},
         {"conversations": [ASKED, {"from": "function_call", "value": '{"name": "add", "arguments": {"a": 2}}'}]},
         {"conversations": [ASKED, {"from": "function_call", "value": '[{"name": "add", "arguments": {"a": 2}}]'}]},
+        {"messages": [ASKED, {"role": "tool_call", "content": '{"name": "add", "arguments": {"a": 2}}'}]},
         *[
             {"messages": [ASKED, {"role": "assistant", "content": content, "tool_calls": [call]}]}
             for call in (LANGCHAIN_CALL, {"tool_call": CALL}, {"name": "add", "arguments": '{"a": 2}'})
@@ -525,6 +526,7 @@ CUT_TEXTS = (
             "holds files, and only text",
         ),
         ({"prompt": "p", "response": ""}, "the answer is empty"),
+        *[({"input": text, "output": "5", "solution": "5"}, f"the prompt is only '{text}'") for text in ("-", "N/A")],
         ({"request": CHAT, "response": {"error": {"message": "overloaded"}}}, "the reply is an error: .*overloaded"),
         ({"request": CHAT, "response": {"choices": []}}, "the reply has no answer in it"),
         ({"request": CHAT}, "a request without an answer"),
@@ -549,6 +551,12 @@ CUT_TEXTS = (
                 {**SPAN, "status": {"code": 2, "message": "boom"}},
                 {**SPAN, "status": {"code": "STATUS_CODE_ERROR", "message": "boom"}},
                 {**SPAN, "status_code": "ERROR", "status_message": "boom"},
+                {"request": json.dumps(CHAT), "response": "boom", "success": False, "status_code": 0},
+                *[{"prompt": "p", "completion": "boom", **marked} for marked in ({"status": "error"}, {"status": "Failed"})],
+                *[{"messages": [ASKED], "response": "boom", key: True} for key in ("error", "is_error")],
+                {"prompt": "p", "completion": "par", "status": "failed", "error": {"message": "boom"}},
+                {"input": "p", "target": "5", "output": {"choices": []}, "error": {"message": "boom"}},
+                {"attributes": {"span_kind": "llm", "status": "error"}, "status_message": "boom"},
                 {"call_type": "acompletion", "messages": [ASKED], "response": "{}", "status": "failure", "error_str": "boom"},
                 {
                     "call_type": "acompletion",

@@ -16,6 +16,7 @@ import pytest
 from generate_runs import Notes
 
 from seqdistill.errors import UsageError
+from seqdistill.tasks.csv_rows import EXCEL_CELL
 from seqdistill.tasks.prompt_files import load_prompts
 from seqdistill.tasks.templates import PLAIN, Template
 
@@ -232,12 +233,37 @@ def test_a_guessed_encoding_is_mentioned(tmp_path: Path) -> None:
     assert "read as Windows-1252" in notes.notes[0]
 
 
+WESTERN = (
+    "Où est-ce que l’été passe, ça va bien à Nîmes – cœur d’été ?",
+    "¿Dónde está el niño? ¡Aquí! No sé, quizá mañana…",
+    "Não há informações sobre a questão; o avião já saiu às três.",
+    "Hvor ligger den nærmeste ø, og hvad koster færgen på søndag?",
+    "Missä on lähin asema, ja mitä ystäväsi tekee tänään?",
+    "Hvað heitir þú og hvar býrð þú? Ég veit það ekki, góði.",
+    "Kus on lähim jaam, õhtul või öösel? Šokolaad maksab üht.",
+    "L’il·lusió és nova: on és la plaça, amb el «cafè»?",
+)
+
+
+@pytest.mark.parametrize("text", WESTERN)
+def test_every_western_language_is_read_from_a_spreadsheet(tmp_path: Path, text: str) -> None:
+    (tmp_path / "a.csv").write_bytes(f"prompt;reference\n{text.replace(';', ',')};x\n".encode("cp1252"))
+    (prompt,) = load_prompts(str(tmp_path / "a.csv"), PLAIN)
+    assert prompt.messages[0]["content"] == text.replace(";", ",")
+
+
 @pytest.mark.parametrize(
     ("name", "content", "says"),
     [
         ("a.jsonl", PROMPT_LINE.encode("cp1252"), r"a.jsonl:1: not UTF-8"),
         ("a.csv", "prompt\n請將這段文字翻譯成英文\n".encode("gbk"), "not UTF-8"),
         ("a.csv", "prompt\nПереведи это\n".encode("cp1251"), "not UTF-8"),
+        ("a.csv", "prompt\nIle kosztuje przesyłka dziesięciu butów?\n".encode("cp1250"), "not UTF-8"),
+        ("a.csv", "prompt\nKdy se do města vrátí tvůj bližší přítel?\n".encode("cp1250"), "not UTF-8"),
+        ("a.csv", "prompt\nAz erdő a tűzoltóság mögött van, és öt óráig nyitva?\n".encode("cp1250"), "not UTF-8"),
+        ("a.csv", "prompt\nİstasyon köprünün karşısında ve çok yakın mı?\n".encode("cp1254"), "not UTF-8"),
+        ("a.csv", f"prompt\n{GERMAN.replace('€', '')}\n".encode("mac_roman"), "not UTF-8"),
+        ("a.csv", b"prompt,reference\nx," + b"a" * EXCEL_CELL + b"\n", "a.csv:2: the cell 'reference' has 32,767 characters"),
         ("a.jsonl.gz", gzip.compress(PROMPT_LINE.encode() * 99, mtime=0)[:-20], "not a whole gzip file"),
         ("a.json", b'[{"prompt": "x"}, {"prompt": ', "not JSON"),
         ("a.json", b'[{"prompt": "x"},\n\n{"prompt": 1 2}, ' + b" " * 99 + b"]", "a.json:3: not JSON"),
@@ -261,6 +287,7 @@ def test_a_guessed_encoding_is_mentioned(tmp_path: Path) -> None:
         ("a.zip", b"PK\x03\x04", "not a whole zip file"),
         ("a.zip", zipped(**{"xl/workbook.xml": b"x", "a.xml": b"x"}), "an Excel workbook"),
         ("a.zip", zipped(**{"a.jsonl": PROMPT_LINE.encode(), "b.jsonl": b""}), "2 files are in this archive: a.jsonl, b.jsonl"),
+        ("a.zip", zipped(**{"header.json": b"{}", "samples/1.json": b"{}"}), "a log of Inspect"),
         ("a.zip", other_zip(flags=1), "a.zip: encrypted"),
         ("a.zip", other_zip(method=9), "a.zip: packed by a method that Python lacks"),
         ("a.parquet", parquet(prompt=["x"])[:-9], "a.parquet: not Parquet"),

@@ -17,6 +17,14 @@ def otlp(**facts: Any) -> list[dict[str, Any]]:
     ]
 
 
+def datadog(kind: str, **more: Any) -> dict[str, Any]:
+    held = {"input": {"value": "2 + 3?", "messages": [ASKED]}, "output": {"value": "5", "messages": [ANSWER]}}
+    return {"id": "1", "type": "span", "attributes": {"span_kind": kind, "model_name": "m", "status": "ok", **held, **more}}
+
+
+INSPECT = {"input": "2 + 3?", "target": "5", "output": {"model": "m", "choices": [{"message": ANSWER, "stop_reason": "stop"}]}}
+GEN_AI = {"gen_ai.input.messages": [ASKED], "gen_ai.output.messages": [ANSWER]}
+
 TOOLS: Cases = {
     "Ragas": (
         [
@@ -240,6 +248,42 @@ TOOLS: Cases = {
         ],
         [SUM],
         2,
+    ),
+    "DeepEval's tests as its files have them": (
+        [
+            {"input": "2 + 3?", "actualOutput": text, "expectedOutput": "five", "success": passed, "metricsData": []}
+            for text, passed in (("5", True), ("6", False))
+        ],
+        [SUM],
+        1,
+    ),
+    "Inspect's samples, of which what it scored as wrong is not learnt": (
+        [{**INSPECT, "scores": scores} for scores in ({"match": {"value": "C"}}, {"match": {"value": "I"}}, {})],
+        [SUM, SUM],
+        1,
+    ),
+    "lm-eval's samples, of which what it scored as wrong is not learnt": (
+        [{"arguments": [["2 + 3?", {}]], "resps": [["5"]], "target": "5", **one} for one in ({"acc": 1}, {"exact_match": 0.0})]
+        + [{"arguments": [["2 + 3?", {}]], "resps": [["5"]], "metrics": ["bleu", "f"], "bleu": 0.0, "f": 0.5}],
+        [SUM, SUM],
+        1,
+    ),
+    "Datadog's export": (
+        [
+            datadog("llm", input={"value": "3?", "messages": [{"role": "system", "content": "S"}, ASKED]}),
+            datadog("agent", output={"value": "6"}),
+            {"span_id": "s", "meta": {"kind": "workflow", "input": {"value": "2 + 3?"}, "output": {"value": "6"}}},
+        ],
+        [(["S", "2 + 3?"], "5")],
+        2,
+    ),
+    "spans of agents and tools in the GenAI conventions": (
+        [
+            {"attributes": {**GEN_AI, "gen_ai.operation.name": name}}
+            for name in ("chat", "invoke_agent", "execute_tool", "embeddings")
+        ],
+        [SUM],
+        3,
     ),
     "Promptfoo's prompts in YAML, or as a request to Gemini": (
         [

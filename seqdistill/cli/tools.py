@@ -164,6 +164,14 @@ def _init(
             "--from", metavar="LOG", help="recorded completions to learn from, in any form that import reads; repeatable"
         ),
     ] = None,
+    column: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--column",
+            metavar="KEY=COLUMN",
+            help="with --from: a column of another name, as prompt=Question or completion=Answer; repeatable",
+        ),
+    ] = None,
     json_: JsonOption = False,
 ) -> None:
     """Create a recipe, template, prompts and test set to start from.
@@ -173,7 +181,7 @@ def _init(
     console = Console(as_json=json_)
 
     def work() -> dict[str, Any]:
-        result = api.init(folder, kind, from_ or (), progress=console)
+        result = api.init(folder, kind, from_ or (), column or (), progress=console)
         show.show_init(console, result)
         return asdict(result)
 

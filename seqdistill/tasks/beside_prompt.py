@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from seqdistill.errors import UsageError
+from seqdistill.records import Message
 
 OPTIONS = ("choices", "options", "endings", "answer_choices")
 OPTION_COLUMN = re.compile(r"(?:option|choice|ending|opt|op)[_ ]?(?:[a-e]|[0-5])|[a-e]", re.IGNORECASE)
@@ -22,6 +23,7 @@ CUT = re.compile(  # what loggers write in the place of a text, or of its middle
     r"|\[Scrubbed due to '[^']*'\]|[\[<]redacted[\]>]|\[Filtered\])\s*\Z",
     re.IGNORECASE,
 )
+NO_PROMPTS = ("-", "--", "n/a", "nan", "none", "null")
 MARKS_OF_CUT = ("litellm", "truncated", "langfuseMedia", "redacted", "REDACTED", "Redacted", "[Scrubbed", "[Filtered]")
 
 
@@ -33,6 +35,13 @@ def check_whole(texts: Iterable[str | None], place: str) -> None:
                 f"{place}: the log does not hold the whole text: {cut[0].strip()[:80]}",
                 "log it whole: in LiteLLM, MAX_STRING_LENGTH_PROMPT_IN_DB and turn_off_message_logging; elsewhere, no mask",
             )
+
+
+def check_prompt(messages: list[Message], place: str) -> None:
+    """Raises UsageError for a prompt that is no more than a mark for one that is kept elsewhere, as in OpenCodeReasoning."""
+    said = messages[0]["content"].strip()
+    if len(messages) == 1 and said.lower() in NO_PROMPTS:
+        raise UsageError(f"{place}: the prompt is only {said!r}: the row does not hold it", "join it in from where it is kept")
 
 
 def check_options(row: Mapping[str, Any], asked: str | None, place: str) -> None:

@@ -145,6 +145,8 @@ def _only_member(path: Path) -> IO[bytes]:
         names = [name for name in archive.namelist() if not name.endswith("/") and not name.startswith("__MACOSX/")]
         if any(name.startswith("xl/") for name in names):
             raise UsageError(f"{path}: an Excel workbook", "save the sheet as CSV UTF-8")
+        if "header.json" in names:
+            raise UsageError(f"{path}: a log of Inspect", "convert it: inspect log convert --to json --output-dir DIR FILE")
         if len(names) != 1:
             raise UsageError(f"{path}: {len(names)} files are in this archive: {', '.join(names)[:100]}", "unpack it: unzip")
         try:

@@ -4,6 +4,7 @@ import codecs
 import csv
 import io
 import re
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
@@ -16,6 +17,7 @@ from seqdistill.tasks.json_rows import Row, Unread
 
 CHUNK = 1 << 20  # bytes
 DELIMITERS = ",;\t|"
+EXCEL_CELL = 32_767  # https://support.microsoft.com/office/1672b34d-7043-467e-8e27-269d656771c3
 
 
 def csv_rows(path: Path, progress: Progress, unread: Unread) -> Iterator[Row]:
@@ -46,11 +48,23 @@ def csv_rows(path: Path, progress: Progress, unread: Unread) -> Iterator[Row]:
                     missing = " and write empty cells too" if len(fields) < len(header) else ""
                     unread(place, UsageError(problem, f"quote fields that hold {delimiter!r} or line ends{missing}"))
                     continue
+                if cut := next((name for name, field in zip(header, fields, strict=True) if _is_cut(field)), None):
+                    problem = (
+                        f"{place}: the cell {cut!r} has {EXCEL_CELL:,} characters, the most that Excel keeps: it is cut off"
+                    )
+                    unread(place, UsageError(problem, "export the rows again and do not save them in Excel, or remove the row"))
+                    continue
                 yield place, {name: field for name, field in zip(header, fields, strict=True) if name}
         except csv.Error as error:
             raise UsageError(
                 f"{path}:{reader.line_num}: not CSV: {error}", 'quote commas, quotes and line ends; a quote within quotes is ""'
             ) from None
+
+
+def _is_cut(field: str) -> bool:
+    """Whether a text has exactly the length at which Excel cuts one off, in its units of UTF-16."""
+    may_be = EXCEL_CELL // 2 <= len(field) <= EXCEL_CELL
+    return may_be and len(field.encode("utf-16-le", "surrogatepass")) == 2 * EXCEL_CELL
 
 
 def _is_quoted(start: str) -> bool:
@@ -126,9 +140,19 @@ def _csv_encoding(path: Path, progress: Progress) -> str:
     return "utf-8-sig"
 
 
+_WORD_LETTER = "[a-zA-ZÀ-ÖØ-öø-ÿ]"
+_SIGN_IN_WORD = re.compile(  # what Windows-1252 has for letters of Central European, Turkish or Macintosh files
+    f"(?<={_WORD_LETTER})[¡¢£¤¥§©ª«¬®¯±³¶¹º»¼½¾¿†‡ˆ‰‹›„Ÿ](?={_WORD_LETTER})|(?<=[a-z])[ŠŽŸŒ](?=[a-z])"
+)
+
+
 def _looks_western(path: Path) -> bool:
-    """Whether a file is Windows-1252 text: few characters beyond ASCII, most of them beside an ASCII letter, not in rows."""
-    beyond = runs = within = size = 0
+    """Whether a file is Windows-1252 text: few characters beyond ASCII, most of them beside an ASCII letter, not in rows.
+
+    Text of another part of the world or of an old Macintosh has signs within its words then, or letters that hardly meet.
+    """
+    found: Counter[str] = Counter()
+    runs = within = signs = size = 0
     with opened(path) as file:
         while chunk := file.read(CHUNK):
             try:
@@ -136,7 +160,17 @@ def _looks_western(path: Path) -> bool:
             except UnicodeDecodeError:
                 return False
             size += len(text)
-            beyond += len(re.findall("[^\x00-\x7f]", text))
+            found.update(re.findall("[^\x00-\x7f]", text))
             runs += len(re.findall("[^\x00-\x7f]{3}", text))
             within += len(re.findall("[a-zA-Z][^\x00-\x7f]|[^\x00-\x7f][a-zA-Z]", text))
-    return beyond < 0.2 * size and runs <= 0.02 * beyond and within >= 0.5 * beyond
+            signs += len(_SIGN_IN_WORD.findall(text))
+    beyond = found.total()
+
+    def share(letters: str) -> float:
+        return sum(found[letter] for letter in letters) / max(1, beyond)
+
+    is_slavic = share("šžŠŽ") > 0.1 and share("äöüõ") < 0.3  # Estonian has both
+    is_hungarian = min(share("õû"), share("öü")) > 0.03 and share("áéíóú") > 0.2
+    is_turkish = share("ýþðÝÞÐ") > 0.1 and share("çüÇÜ") > 0
+    is_elsewhere = is_slavic or is_hungarian or is_turkish or signs > 0.03 * beyond
+    return beyond < 0.2 * size and runs <= 0.02 * beyond and within >= 0.5 * beyond and not is_elsewhere

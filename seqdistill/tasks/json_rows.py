@@ -14,7 +14,19 @@ from seqdistill.tasks.messages import is_conversation
 Row = tuple[str, dict[str, Any]]  # ("file:line", the row)
 Unread = Callable[[str, UsageError], None]  # takes the place of a row that cannot be read and the reason
 
-LISTS = ("results", "data", "rows", "observations", "generations", "trace", "examples", "items", "samples", "prompts")
+LISTS = (
+    "results",
+    "data",
+    "rows",
+    "observations",
+    "generations",
+    "trace",
+    "examples",
+    "items",
+    "samples",
+    "prompts",
+    "testCases",
+)
 IN_A_ROW = {"prompt", "messages", "conversations", "instruction", "request", "response", "choices", "custom_id", "input"}
 CHUNK = 1 << 20  # bytes
 

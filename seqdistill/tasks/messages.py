@@ -20,9 +20,12 @@ ROLES = {
     **{role: role for role in ("system", "user", "assistant", "tool")},
     "developer": "system",
     **dict.fromkeys(("human", "prompter"), "user"),
-    **dict.fromkeys(("gpt", "chatgpt", "chatbot", "bard", "bing", "model", "ai", "bot", "function_call"), "assistant"),
+    **dict.fromkeys(
+        ("gpt", "chatgpt", "chatbot", "bard", "bing", "model", "ai", "bot", "function_call", "tool_call"), "assistant"
+    ),
     **dict.fromkeys(("function", "ipython", "observation", "tool_response", "function_response"), "tool"),
 }
+CALL_ROLES = ("function_call", "tool_call")  # of ShareGPT and ms-swift: a turn whose text is a call
 TEXT_PARTS = (None, "text", "input_text", "output_text", "refusal")
 THOUGHT_PARTS = ("thinking", "redacted_thinking", "reasoning")  # what an earlier turn thought is not sent again
 FILES = ("images", "audios", "videos", "files", "experimental_attachments")
@@ -165,7 +168,7 @@ def message_text(message: Mapping[str, Any], where: str) -> Any:
     if message.get("type") == "function_call_output":  # an item of the Responses API
         return content_text(message.get("output"), where)
     content = content_text(_content(message), where)
-    if _written_role(message) == "function_call":
+    if is_call_turn(message):
         return _tagged(content, "tool_call")
     if not isinstance(content, str):
         return content
@@ -227,7 +230,7 @@ def tool_calls(message: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The calls of an assistant's message, each with name and arguments, whatever API wrote them."""
     if message.get("type") == "function_call":  # an item of the Responses API
         return [dict(message)]
-    if _written_role(message) == "function_call":  # ShareGPT's: its text is the call, or a list of calls
+    if is_call_turn(message):  # its text is the call, or a list of calls
         held = structured(_content(message))
         return [
             call for one in (held if isinstance(held, list) else [held]) if isinstance(one, Mapping) and (call := _call(one))
@@ -235,6 +238,11 @@ def tool_calls(message: Mapping[str, Any]) -> list[dict[str, Any]]:
     listed = message.get("tool_calls")
     calls = listed if isinstance(listed, list) else []
     return [call for one in calls or [message.get("function_call")] if isinstance(one, Mapping) and (call := _call(one))]
+
+
+def is_call_turn(message: Mapping[str, Any]) -> bool:
+    """Whether a message's role says that its text is a call of a tool, and not what the assistant answers."""
+    return _written_role(message) in CALL_ROLES
 
 
 def call_in(part: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -33,7 +33,17 @@ from seqdistill.tasks.messages import (
     structured,
     with_system,
 )
-from seqdistill.tasks.row_columns import check_only_text, ends_with, has_input, history_turns, instruction_text, system_of
+from seqdistill.tasks.row_columns import (
+    TOOLS,
+    check_only_text,
+    ends_with,
+    has_input,
+    has_tools_beside,
+    history_turns,
+    instruction_text,
+    system_of,
+    tools_in,
+)
 from seqdistill.tasks.row_files import hub_rows, read_rows
 from seqdistill.tasks.templates import Template, render, variables
 
@@ -42,14 +52,8 @@ RECORDED_KEYS = ("completion", "reasoning")  # that only the rows of an import h
 ROW_HINT = 'a prompt is {"prompt": "text"} or {"messages": [...]}, with "id", "reference", "slice" and "group" where known'
 NO_TYPOS = {"preference", "preferences"}  # keys of other data that only look like ours
 QUESTIONS = ("question", "query", "problem", "text", "input", "inputs", "sentence", "document", "article", "dialogue", "body")
-BESIDE_QUESTIONS = (
-    "input",
-    "context",
-    "contexts",
-    "passage",
-    "choices",
-    "options",
-)  # without which a question may mean nothing
+# without which a question may mean nothing
+BESIDE_QUESTIONS = ("input", "context", "contexts", "passage", "choices", "options")
 REFERENCES = (
     *("answer", "completion", "response", "output", "expected", "expected_output", "expectedOutput", "ground_truth", "target"),
     *("targets", "label", "solution", "summary", "highlights", "gold", "answers"),
@@ -92,6 +96,7 @@ def load_rows(
     places: dict[str, str] = {}
     counts = Counter[str]()
     otherwise: list[str] = []  # places of repeated prompts with another reference than the first
+    tools: list[str] = []  # their column in each row whose prompt lacks them
     found: set[str] = set()
     used = variables(template)
     rows = hub_rows(source, progress or Silent()) if is_hub_source(source) else read_rows(Path(source), progress)
@@ -103,7 +108,8 @@ def load_rows(
         known = _known(row, columns, found)
         _check_keys(row, known, used | set(columns.values()), place)
         prompt = _prompt(row, known, template, used, place)
-        counts["tools"] += bool(row.get("tools") or row.get("functions")) and not used & {"tools", "functions"}
+        if column := _unsent_tools(row, prompt, used):
+            tools.append(column)
         if prompt.id not in prompts:
             prompts[prompt.id] = prompt, row
             places[prompt.id] = place
@@ -125,7 +131,7 @@ def load_rows(
     if not may_lack:
         check_found({key: column for key, column in columns.items() if key not in RECORDED_KEYS}, found, row, source)
     say = (progress or Silent()).note
-    for note in _notes(counts, otherwise):
+    for note in _notes(counts, otherwise, tools):
         say(f"{source}: {note}")
     if columns_left_out := _left_out(row, prompt, used | set(columns.values())):
         say(f"{source}: {columns_left_out}")
@@ -134,16 +140,24 @@ def load_rows(
     return list(prompts.values())
 
 
-def _notes(counts: Counter[str], otherwise: Sequence[str]) -> Iterator[str]:
-    """What was left out of the rows; `otherwise`: places of repeated prompts with another reference than the first."""
+def _notes(counts: Counter[str], otherwise: Sequence[str], tools: Sequence[str]) -> Iterator[str]:
+    """What was left out of the rows: places of other references for repeated prompts, and the column of each row's tools."""
     if counts["repeated"]:
         yield f"{counts['repeated']} rows repeat an earlier prompt and are sent once; give rows an id to send each of them"
     if otherwise:
         yield f"{len(otherwise)} of them have another reference than the first, which counts; see {otherwise[0]}"
-    if counts["tools"]:
-        yield f"{counts['tools']} rows come with tools, which are not sent: write them into the template, {{{{ tools }}}}"
+    if tools:
+        yield f"{len(tools)} rows come with tools, which are not sent: write them into the template, {{{{ {tools[0]} }}}}"
     if counts["replies"]:
         yield f"{counts['replies']} messages further down in trees are no prompts by themselves and left out"
+
+
+def _unsent_tools(row: Mapping[str, Any], prompt: Prompt, used: Set[str]) -> str | None:
+    """The column with a row's tools, or its path, where neither the template nor the prompt has them."""
+    requests = {f"{key}.": row[key] for key in REQUESTS if isinstance(row.get(key), Mapping)}
+    columns = [(above + key, held[key]) for above, held in {"": row, **requests}.items() for key in TOOLS if held.get(key)]
+    unused = [(name, tools_in({"tools": held})) for name, held in columns if name.partition(".")[0] not in used]
+    return next((name for name, tools in unused if has_tools_beside(tools, prompt.teacher_messages)), None)
 
 
 def _likely(row: Mapping[str, Any], names: tuple[str, ...], used: Set[str]) -> str | None:
@@ -361,7 +375,7 @@ def value_text(row: Mapping[str, Any], key: str, place: str) -> str | None:
     is its JSON.
     """
     value = _accepted_first(row.get(key))
-    if isinstance(value, list) and len(value) < 2 and key in ("reference", "answer"):
+    if isinstance(value, list) and len(value) < 2 and key in ("reference", *ANSWERS_TO):
         value = next(iter(value), None)
     if isinstance(value, dict) and is_assistant(value) and key == "reference":
         value = content_text(value.get("content"), place)
@@ -372,7 +386,8 @@ def value_text(row: Mapping[str, Any], key: str, place: str) -> str | None:
     elif isinstance(value, int):
         value = str(value)
     if value is not None and not isinstance(value, str):
-        several = f'of several answers, name one by its place: [task] columns = {{ {key} = "COLUMN.0" }}'
+        ours = key if key in KEYS else "reference"
+        several = f'of several answers, name one by its place: [task] columns = {{ {ours} = "COLUMN.0" }}'
         raise UsageError(f"{place}: key {key!r} is not text: {value!r}"[:200], several if isinstance(value, list) else ROW_HINT)
     return value if value and value.strip() else None
 

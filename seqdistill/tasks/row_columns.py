@@ -20,6 +20,7 @@ SYSTEMS = (
     *("system", "instructions", "system_prompt", "systemInstruction", "system_instruction", "preamble", "system_message"),
     *("systemPrompt", "system_instructions"),
 )
+TOOLS = ("tools", "functions", "xml_tools", "python_tools")
 MEDIA_COLUMN = re.compile(
     r"(image|img|audio|video)s?(?:_?(?:path|file|name|filename|base64|b64|bytes|data|url)s?|_?\d+)?", re.IGNORECASE
 )
@@ -51,6 +52,35 @@ def system_of(row: Mapping[str, Any], used: Set[str] = frozenset()) -> Any:
         found = config.get("system_instruction") or config.get("systemInstruction")
     asked = structured(row.get("chat_template_kwargs"))  # SmolTalk 2's
     return found or (asked.get("custom_instructions") if isinstance(asked, Mapping) else None)
+
+
+def tools_in(row: Mapping[str, Any]) -> list[Any]:
+    """The tools that a row or a request names, in whatever form; mostly none."""
+    kwargs, config = structured(row.get("chat_template_kwargs")), row.get("config")  # SmolTalk 2; Google's package
+    places = [one for one in (row, config, kwargs) if isinstance(one, Mapping)]
+    held = [structured(place.get(key)) for place in places for key in TOOLS]
+    return [tool for one in held if one for tool in (one if isinstance(one, list) else [one])]
+
+
+def has_tools_beside(tools: Iterable[Any], messages: Iterable[Message]) -> bool:
+    """Whether any of the tools is not described in the messages: whoever reads these does not know it."""
+    said = "\n".join(message["content"] for message in messages)
+    return any(not _is_described(name, said) for tool in tools for name in _tool_names(tool))
+
+
+def _is_described(name: str, text: str) -> bool:
+    """Whether a text speaks of a function, in quotes or with a parenthesis: its name may be a common word."""
+    return name in text and re.search(rf"[\"'`]{re.escape(name)}[\"'`]|{re.escape(name)}\(", text) is not None
+
+
+def _tool_names(tool: Any) -> list[str]:
+    """The names of a tool's functions; its text, where it is no more than that."""
+    if not isinstance(tool, Mapping):
+        return [str(tool)]
+    declared = tool.get("functionDeclarations", tool.get("function_declarations"))  # Gemini's
+    inner = declared if isinstance(declared, list) else [tool.get("function")]
+    found = [one["name"] for one in (*inner, tool) if isinstance(one, Mapping) and isinstance(one.get("name"), str)]
+    return found or [str(tool)]
 
 
 def _is_media(value: Any) -> bool:

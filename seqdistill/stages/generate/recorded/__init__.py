@@ -191,7 +191,7 @@ def _read(store: Store, files: Sequence[Path], recipe: Recipe, views: Views, pro
                         _take_pairs(pairs.add(row, place), store, views, read, unread)
                     read.skipped += found == []
                     _take(found or (), store, views, read, call_in(row), corrects=corrects is True)
-                    read.with_tools += bool(found) and has_tools(row)
+                    read.with_tools += any(has_tools(row, one.messages) for one in found or ())
                 except UsageError as error:
                     unread(place, error)
         _take_pairs(pairs.end_file(), store, views, read, unread)
@@ -220,8 +220,9 @@ def _named_once(files: Sequence[Path], progress: Progress) -> Iterator[Path]:
 def _take_pairs(pairs: Iterable[Pair], store: Store, views: Views, read: _Read, unread: Unread) -> None:
     for place, request, reply, row in pairs:
         try:
-            _take(exchanges(messages_in(request, place), chat_reply(reply, place), row, place, reply), store, views, read)
-            read.with_tools += has_tools(as_dict(request))
+            found = exchanges(messages_in(request, place), chat_reply(reply, place), row, place, reply)
+            _take(found, store, views, read)
+            read.with_tools += any(has_tools(as_dict(request), one.messages) for one in found)
         except UsageError as error:
             unread(place, error)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from seqdistill.engines.replies import as_dict, objects
 from seqdistill.stages.generate.recorded.replies import finish_of, is_call, is_item, is_output, is_part
-from seqdistill.stages.generate.recorded.streams import is_chunk
+from seqdistill.stages.generate.recorded.streams import assembled, is_chunk
 from seqdistill.tasks.messages import ROLES, is_assistant, is_conversation, role_of
 from seqdistill.tasks.prompt_files import value_text
 
@@ -56,7 +56,7 @@ def is_reply(value: Any) -> bool:
     return (
         any(one.keys() & {"message", "delta", "finish_reason"} or ("text" in one and "model" in value) for one in choices)
         or any(one.keys() & {"content", "finishReason", "finish_reason"} for one in candidates)
-        or any(is_assistant(one) and one.keys() & {"content", "value", "parts"} for one in (value, message))
+        or any(is_assistant(one) and one.keys() & {"content", "value", "parts", "text"} for one in (value, message))
         or (value.get("object") == "response" and isinstance(value.get("output"), list))
         or ("stop_reason" in value and bool(value.keys() & OF_TEXT))
         or (is_conversation(value.get("messages")) and any(map(is_assistant, value["messages"])))
@@ -95,7 +95,7 @@ def written(answer: Any, *, is_output: bool = False) -> Any:
 def _is_of_api(one: Mapping[str, Any]) -> bool:
     """Whether an object in a list is an API's: a message or an item, a part of its content, a choice, a call, a chunk."""
     return (
-        (str(role_of(one)) in ROLES and bool(one.keys() & {"content", "value", "parts", "tool_calls"}))
+        (str(role_of(one)) in ROLES and bool(one.keys() & {"content", "value", "parts", "text", "tool_calls"}))
         or is_part(one)
         or is_call(one)
         or is_item(one)
@@ -117,7 +117,7 @@ def left_out(reply: Any) -> list[str]:
 
 def _is_wrapper(answer: Mapping[str, Any]) -> bool:
     """Whether an object is no more than a text with what an API or a tool has beside it."""
-    if answer.keys() & {"streamed_data", "chunks", "events"} or is_part(answer):
+    if answer.keys() & {"streamed_data", "chunks", "events"} or assembled(answer.get("stream")) or is_part(answer):
         return True
     if answer.get("type") == "message" and "content" in answer:
         return True

@@ -1,6 +1,7 @@
 """Public data sets whose rows need more than other names, rewritten as rows that `rows` reads.
 
-Knows questions about a passage, several answers to one prompt with scores, calls of functions, and instructions in two parts.
+Knows questions about a passage, several answers to one prompt with scores, two that were compared, calls of functions, and
+instructions in two parts.
 Does not read replies.
 """
 
@@ -98,7 +99,7 @@ def _worked_out(row: Row) -> Row | None:
     if row.keys() & {"messages", "completion", "response", "output", "generations"} or str(answer).strip() == solution.strip():
         return None
     rest = {key: value for key, value in row.items() if key not in ("solution", "answer")}
-    is_good = str(row.get("solution_is_valid", "yes")).lower() not in ("no", "incomplete")  # NuminaMath's
+    is_good = not any(str(row.get(f"{one}_is_valid")).lower() in ("no", "incomplete") for one in ("problem", "solution"))
     reference = row.get("reference") or (None if answer in NO_ANSWERS else answer)
     return {**rest, "completion": solution, "reference": reference, **({} if is_good else {"label": False})}
 
@@ -208,6 +209,42 @@ def _marked(row: Row) -> list[Row] | None:
     ]
 
 
+def _compared(row: Row) -> list[Row] | None:
+    """Two answers to one prompt, of which somebody preferred one: PKU-SafeRLHF, HelpSteer3, Chatbot Arena's older tables."""
+    pairs = (("response_0", "response_1"), ("response1", "response2"), ("response_a", "response_b"))
+    names = next((names for names in pairs if all(row.get(name) for name in names)), None)
+    asked = structured(row.get("prompt", row.get("context")))
+    if names is None or not isinstance(asked, (str, list)) or not asked:
+        return None
+    preferred = _preferred(row)
+    return [
+        {
+            "messages": _alternating(asked, structured(row[name])),
+            "model": row.get(f"model_{'ab'[number]}") or row.get(f"{name}_source"),
+            "label": number == preferred and row.get(f"is_{name}_safe") is not False,
+        }
+        for number, name in enumerate(names)
+    ]
+
+
+def _preferred(row: Row) -> int | None:
+    """Which of two answers was preferred, 0 or 1; None for neither."""
+    if isinstance(better := row.get("better_response_id"), int):
+        return better
+    if isinstance(preference := row.get("overall_preference"), (int, float)):  # of HelpSteer3, from -3 to 3
+        return None if preference == 0 else int(preference > 0)
+    return next((number for number in (0, 1) if row.get(f"winner_model_{'ab'[number]}") in (1, True, "1")), None)
+
+
+def _alternating(asked: Any, answered: Any) -> list[Row]:
+    """The conversation of a prompt and its answer: texts, messages before a text, or a list of each side's turns."""
+    if is_conversation(asked):
+        return [*asked, {"role": "assistant", "content": answered}]
+    sides = [one if isinstance(one, list) else [one] for one in (asked, answered)]
+    turns = zip(*sides, strict=False)
+    return [{"role": role, "content": text} for pair in turns for role, text in zip(("user", "assistant"), pair, strict=True)]
+
+
 def _score(answer: Mapping[str, Any]) -> float | None:
     """How bad an answer was found: its rank, or the negative of its score; None for one that nobody judged."""
     if isinstance(rank := answer.get("rank"), (int, float)):
@@ -215,4 +252,4 @@ def _score(answer: Mapping[str, Any]) -> float | None:
     return next((-float(answer[key]) for key in SCORES if isinstance(answer.get(key), (int, float))), None)
 
 
-DATA_SETS_WITHIN: tuple[Callable[[Row], list[Row] | None], ...] = (_paragraphs, _rated, _marked)
+DATA_SETS_WITHIN: tuple[Callable[[Row], list[Row] | None], ...] = (_paragraphs, _rated, _marked, _compared)

@@ -18,7 +18,7 @@ from seqdistill.stages.generate.recorded.replies import (
     completions_of,
     usage_in,
 )
-from seqdistill.tasks.beside_prompt import check_whole
+from seqdistill.tasks.beside_prompt import check_prompt, check_whole
 from seqdistill.tasks.messages import (
     has_turns,
     is_assistant,
@@ -26,6 +26,7 @@ from seqdistill.tasks.messages import (
     structured,
 )
 from seqdistill.tasks.prompt_files import value_text
+from seqdistill.tasks.row_columns import has_tools_beside, tools_in
 
 Row = dict[str, Any]
 
@@ -50,7 +51,7 @@ GOLD = ("ground_truth", "expected_output", "expectedOutput", "expected", "ideal"
 LEAST_REPEATED = 16  # characters of a prompt with which no answer begins by chance
 MODELS = (
     *("model", "teacher", "providedModelName", "provided_model_name", "internalModel", "request_model", "modelId"),
-    *("model_name", "ai_model"),
+    *("model_name", "ai_model", "generation_model", "chosen_model", "generator"),
 )
 
 
@@ -69,11 +70,9 @@ class Exchange:
     left_out: tuple[str, ...] = ()  # fields of the answer's object that are not in its text
 
 
-def has_tools(row: Row) -> bool:
-    """Whether the request in a row, or a row that is one, names tools."""
-    request = as_dict(request_of(row))
-    places = (row, request, as_dict(request.get("config")))
-    return any(held[key] not in ("[]", "{}") for held in places for key in ("tools", "functions") if held.get(key))
+def has_tools(row: Row, messages: list[Message]) -> bool:
+    """Whether the request in a row, or a row that is one, names tools of which its prompt's messages say nothing."""
+    return has_tools_beside([*tools_in(row), *tools_in(as_dict(request_of(row)))], messages)
 
 
 def request_of(row: Row) -> Any:
@@ -103,6 +102,7 @@ def exchanges(
         messages, reply = _with_prefill(messages, reply)
     if not messages or messages[-1]["role"] != "user":
         raise UsageError(f"{place}: there is no prompt: no user message before the answer")
+    check_prompt(messages, place)
     reply = _without_prompt(reply, row, raw)
     if not any(isinstance(tokens, int) for tokens in reply["usage"].values()):
         reply = {**reply, "usage": usage_in(row)}
@@ -113,7 +113,11 @@ def exchanges(
         raise UsageError(f"{place}: an object as Python prints it, and not its JSON: {printed[:60]}", "log its model_dump()")
     if not any(one.content.strip() or one.reasoning or one.tool_calls for one in completions) and plain:
         raise UsageError(f"{place}: the answer is empty")
-    model = reply.get("model") or next((row[key] for key in MODELS if row.get(key)), None) or _request_model(row)
+    model = (
+        reply.get("model")
+        or next((row[key] for key in MODELS if isinstance(row.get(key), str) and row[key]), None)
+        or _request_model(row)
+    )
     name = value_text(row, "prompt_id", place) or value_text(row, "id", place) if plain else value_text(row, "prompt_id", place)
     group = None if isinstance(row.get("group"), (dict, list)) else value_text(row, "group", place)  # what a log has is its own
     others = tuple(left_out(raw)) if raw is not row else ()
@@ -132,7 +136,8 @@ def _reference(row: Row, place: str) -> str | None:
 
 def _request_model(row: Row) -> Any:
     beside = next((as_dict(row.get(key)) for key in ("metadata", "prompt") if as_dict(row.get(key)).get("model")), {})
-    return as_dict(request_of(row)).get("model") or beside.get("model")
+    request = as_dict(request_of(row))
+    return request.get("model") or request.get("modelId") or beside.get("model")
 
 
 def _with_prefill(messages: list[Message], reply: Reply) -> tuple[list[Message], Reply]:

@@ -1,7 +1,7 @@
 """Exports of other tools, rewritten as rows that `rows` reads: a request and its response, or messages; model, reference.
 
-Knows OpenAI's evals, Braintrust, Bedrock's invocation log, inspect, lm-eval, Label Studio, Argilla, HTTP archives and the logs
-of the command llm; `traces`, `chats` and `data_sets` know the rest. Does not read replies.
+Knows Braintrust, Bedrock's invocation log, Label Studio, Argilla, HTTP archives and the logs of the command llm; `traces`,
+`evaluations`, `chats` and `data_sets` know the rest. Does not read replies.
 """
 
 import base64
@@ -11,32 +11,35 @@ from typing import Any
 from seqdistill.engines.replies import as_dict, as_list, objects
 from seqdistill.stages.generate.recorded.chats import CHATS
 from seqdistill.stages.generate.recorded.data_sets import DATA_SETS, DATA_SETS_WITHIN
+from seqdistill.stages.generate.recorded.evaluations import (
+    EVALUATIONS,
+    is_failed_test,
+    reference_of,
+    with_snake_names,
+)
+from seqdistill.stages.generate.recorded.failures import FAILED, failure_of
 from seqdistill.stages.generate.recorded.traces import (
-    OF_MODELS,
     QUESTIONS,
     called,
-    is_span,
-    reply_of_messages,
+    datadog,
+    is_beside_models,
     span,
-    span_kind,
     spans_within,
     with_plain_values,
 )
 from seqdistill.stages.generate.recorded.trees import tree_answers
-from seqdistill.tasks.messages import is_assistant, is_conversation, structured
+from seqdistill.tasks.messages import is_assistant, structured
 
 Row = dict[str, Any]
 
 WRAPPERS = ("properties", "chat", "data", "meta", "span_data", "http")  # hold the row itself
 INSIDE = {"messages", "requestBody", "request", "input", "history"}
-REFERENCES = ("reference", "ground_truth", "expected", "expected_output", "target", "ideal", "label", "correct_answer")
 BRAINTRUST_BESIDE = ("score", "function", "tool", "automation", "facet", "preprocessor", "classifier")
 MARKS = ("label", "correct", "is_correct", "correctness", "correctness_math_verify", "is_good", "accepted")  # beside an answer
 BAD = ("false", "0", "0.0", "no", "bad", "wrong", "incorrect")
 ANSWERS = {"output", "answer", "generation", "solution", "generated_solution", "generated_text"}
 VOTES = ("rating", "feedback", "user_feedback", "thumbs", "vote")
 DOWN = ("-1", "-1.0", "down", "thumbs_down", "thumbsdown", "thumbs down", "dislike", "bad", "negative")
-FAILED_CODES = ("ERROR", "STATUS_CODE_ERROR", "2", "2.0")  # of a span
 NOT_ANSWERS = ("tool", "retriever", "prompt", "parser", "embedding")  # runs of LangSmith that no model answered
 
 
@@ -56,14 +59,7 @@ def is_beside(row: Mapping[str, Any]) -> bool:
         return True
     if is_marked_bad(row) or is_failed_test(row):
         return True
-    return span_kind(row) not in (None, *OF_MODELS)
-
-
-def is_failed_test(row: Mapping[str, Any]) -> bool:
-    """Whether an answer did not pass the tests of the evaluation that it is a row of: Promptfoo's, OpenAI's."""
-    of_promptfoo = "raw" in as_dict(row.get("prompt")) and row.get("success") is False and not row.get("error")
-    is_answered = as_dict(structured(row.get("response"))).get("output") not in (None, "") and of_promptfoo
-    return bool(is_answered) or (row.get("object") == "eval.run.output_item" and row.get("status") == "fail")
+    return is_beside_models(row)
 
 
 def is_marked_bad(row: Mapping[str, Any]) -> bool:
@@ -91,28 +87,6 @@ def rows_within(row: Row) -> list[Row] | None:
     return None
 
 
-FAILED = "failed call"  # the only key of a row whose call failed: why
-
-
-def failure_of(row: Mapping[str, Any]) -> str | None:
-    """Why the call in a row of a log or a trace failed, where the tool says that it did: what it holds is no whole answer."""
-    status, level = row.get("status"), str(row.get("level")).upper()
-    code = str(as_dict(status).get("code", as_dict(status).get("status_code", row.get("status_code")))).upper()
-    said = as_dict(status).get("message") or row.get("status_message") or row.get("statusMessage")
-    metadata = as_dict(structured(row.get("metadata")))
-    if row.get("traceId", row.get("trace_id")) and level == "ERROR":  # Langfuse
-        return str(said or "error")
-    if span_kind(row) is not None or is_span(row):
-        return str(said or "error") if code in FAILED_CODES else None
-    if "run_type" in row and row.get("error"):  # LangSmith
-        return str(row["error"])
-    if "op_name" in row and row.get("exception"):  # Weave
-        return str(row["exception"])
-    if "call_type" in row and "failure" in (status, metadata.get("status")):  # LiteLLM
-        return str(row.get("error_str") or metadata.get("error_information") or row.get("response") or "failure")
-    return None
-
-
 def rewritten(row: Row) -> Row:
     """The row in a form that `rows` reads, where it is an export of a known tool; any other row as it is.
 
@@ -122,26 +96,11 @@ def rewritten(row: Row) -> Row:
         return row
     if (failure := failure_of(row)) is not None:
         return {FAILED: failure}
+    row = with_snake_names(row)
     for read in EXPORTS:
         if (found := read(row)) is not None:
             return {key: value for key, value in found.items() if value is not None}
     return row
-
-
-def _openai_eval(row: Row) -> Row | None:
-    """An output item of an OpenAI eval; a `sampling` event of the package openai/evals."""
-    if row.get("type") == "sampling" and "prompt" in (data := as_dict(row.get("data"))):
-        sampled = data.get("sampled")
-        return {
-            "prompt": data["prompt"],
-            "completion": sampled[0] if isinstance(sampled, list) and len(sampled) == 1 else sampled,
-        }
-    sample = as_dict(row.get("sample"))
-    if not is_conversation(sample.get("input")):
-        return None
-    item = as_dict(row.get("datasource_item"))
-    request = {"model": sample.get("model"), "messages": sample["input"]}
-    return {"request": request, "response": reply_of_messages(sample.get("output"), sample), "reference": _reference(item)}
 
 
 def _archived(row: Row) -> list[Row] | None:
@@ -175,12 +134,12 @@ def _braintrust(row: Row) -> Row | None:
     if not isinstance(answers, list) or not answers or not all(is_assistant(as_dict(one).get("message")) for one in answers):
         if "span_id" not in row or "usage" in row or answers in (None, "", [], {}):
             return None
-        return {**row, "id": None, "usage": as_dict(row.get("metrics")), "reference": _reference(row)}
+        return {**row, "id": None, "usage": as_dict(row.get("metrics")), "reference": reference_of(row)}
     response = {"choices": answers, "model": facts.get("model"), "usage": row.get("metrics")}
     return {
         "request": {"messages": row.get("input"), "model": facts.get("model")},
         "response": response,
-        "reference": _reference(row),
+        "reference": reference_of(row),
     }
 
 
@@ -195,31 +154,6 @@ def _bedrock_log(row: Row) -> Row | None:
         "model": row.get("modelId"),
         "usage": usage,
     }
-
-
-def _evaluation(row: Row) -> Row | None:
-    """A sample of an inspect log, or of lm-eval's."""
-    output = as_dict(row.get("output"))
-    if "target" in row and isinstance(output.get("choices"), list):
-        messages = row.get("messages")
-        asked = row.get("input")
-        if isinstance(messages, list) and is_conversation(messages) and is_assistant(messages[-1]):
-            asked = messages[:-1]
-        choices = [{**as_dict(one), "finish_reason": as_dict(one).get("stop_reason")} for one in output["choices"]]
-        return {"request": {"messages": asked} if isinstance(asked, list) else {"prompt": asked}} | {
-            "response": {**output, "choices": choices},
-            "reference": _reference(row),
-        }
-    if "resps" in row and "arguments" in row:
-        arguments, responses = row["arguments"], row["resps"]
-        first = next(iter(arguments.values()), None) if isinstance(arguments, Mapping) else arguments
-        first = first[0] if isinstance(first, list) and first else first
-        asked = first.get("arg_0") if isinstance(first, Mapping) else first[0] if isinstance(first, list) and first else first
-        while isinstance(responses, list) and len(responses) == 1:
-            responses = responses[0]
-        if isinstance(asked, str) and isinstance(responses, str):
-            return {"prompt": asked, "completion": responses, "reference": _reference(row)}
-    return None
 
 
 def _annotated(row: Row) -> Row | None:
@@ -281,19 +215,15 @@ def _wrapped(row: Row) -> Row | None:
     return {key: structured(value) for key, value in inner.items()} if inner else None
 
 
-def _reference(row: Mapping[str, Any]) -> Any:
-    return next((row[key] for key in REFERENCES if isinstance(row.get(key), (str, int, float)) and row[key] != ""), None)
-
-
 EXPORTS: tuple[Callable[[Row], Row | None], ...] = (
-    _openai_eval,
+    *EVALUATIONS,
     with_plain_values,
     _llm_log,
     called,
+    datadog,
     span,
     _braintrust,
     _bedrock_log,
-    _evaluation,
     _annotated,
     *CHATS,
     *DATA_SETS,

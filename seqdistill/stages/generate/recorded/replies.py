@@ -35,6 +35,7 @@ from seqdistill.tasks.messages import (
     chat_messages,
     check_no_files,
     is_assistant,
+    is_call_turn,
     is_conversation,
     structured,
     tool_calls,
@@ -45,6 +46,9 @@ from seqdistill.tasks.row_columns import check_only_text, system_of
 Reply = dict[str, Any]  # {"model", "choices": [{"message", "finish_reason", ...}], "usage"}
 
 NONE_RECORDED = ""  # the finish_reason of a completion whose log has none
+PROMPTS = (  # the keys of a request under which its prompt is
+    *("messages", "conversations", "contents", "input", "inputs", "prompt", "query", "question", "inputText", "message"),
+)
 PARTS = {  # of a message's content, each with what is in it
     "text": "text",
     "output_text": "text",
@@ -87,18 +91,7 @@ def messages_in(request: Any, place: str) -> list[Message] | None:
         return None
     check_only_text(request, place)
     check_kept_elsewhere(request, place)
-    for key in (
-        "messages",
-        "conversations",
-        "contents",
-        "input",
-        "inputs",
-        "prompt",
-        "query",
-        "question",
-        "inputText",
-        "message",
-    ):
+    for key in PROMPTS:
         value = structured(request.get(key))
         if isinstance(value, Mapping) and key in ("messages", "prompt"):
             value = value.get("messages") or value.get("content")  # a prompt of a library's own, such as Langfuse's
@@ -326,7 +319,7 @@ def _message(message: Mapping[str, Any]) -> dict[str, Any]:
     content = content if (said := content_in(message)) is None else said
     texts, thoughts, calls = [], [], tool_calls(message)
     beside_parts = len(calls)
-    if message.get("from") == "function_call" and calls:
+    if is_call_turn(message) and calls:
         content = ""
     for part in [content] if isinstance(content, str) else _listed(content):
         kind = part.get("type") if isinstance(part, Mapping) else None

@@ -24,7 +24,8 @@ from seqdistill.stages.generate.recorded.exchange import (
     reply_of,
     request_of,
 )
-from seqdistill.stages.generate.recorded.exports import FAILED, is_beside, rewritten, rows_within
+from seqdistill.stages.generate.recorded.exports import is_beside, rewritten, rows_within
+from seqdistill.stages.generate.recorded.failures import FAILED, failure_of
 from seqdistill.stages.generate.recorded.replies import (
     api_reply,
     chat_reply,
@@ -56,28 +57,11 @@ HINT = (
 TEXTS = ("question", "query", "input_text", "problem", "user_input", "user_prompt", "user_message", "text_input")  # are text
 PROMPTS = ("prompt", "question", "query", "input", "inputs", *TEXTS[2:])
 THOUGHTS = (
-    "reasoning",
-    "reasoning_content",
-    "thinking",
-    "Complex_CoT",
-    "complex_cot",
-    "reasoning_trace",
-    "think",
-    "thought",
-    "cot",
+    *("reasoning", "reasoning_content", "thinking", "Complex_CoT", "complex_cot", "reasoning_trace", "think", "thought", "cot"),
+    *("thoughts", "thinking_content", "thinking_trace", "thinking_trajectories", "reasoning_text", "chain_of_thought"),
 )
-NO_REASONING = (
-    "on",
-    "off",
-    "yes",
-    "no",
-    "true",
-    "false",
-    "low",
-    "medium",
-    "high",
-    "none",
-)  # what a column of that name says of it
+# what a column of that name says of it
+NO_REASONING = ("on", "off", "yes", "no", "true", "false", "low", "medium", "high", "none")
 PLAIN = {
     *PROMPTS,
     *ANSWERS,
@@ -101,7 +85,8 @@ def opened(raw: Mapping[str, Any], columns: Mapping[str, str]) -> list[Row]:
     """
     row = _plain(raw, columns)
     if "completion" in row and "completion" in columns:
-        return [row]
+        failure = failure_of(row)
+        return [row if failure is None else {FAILED: failure}]
     within = rows_within(row)
     return [rewritten(row)] if within is None else [rewritten(_plain(one, {})) for one in within]
 

@@ -1,7 +1,7 @@
 """Recorded streams: the chunks of one answer put together as the reply that would have come without streaming.
 
-Chunks of Chat Completions, Ollama, Gemini and Anthropic, and the closing event of a Responses stream: as objects, or as text
-that is an event stream, a JSON array or an object a line. Does not know files or requests.
+Chunks of Chat Completions, Ollama, Gemini, Anthropic and Converse, and the closing event of a Responses stream: as objects, or
+as text that is an event stream, a JSON array or an object a line. Does not know files or requests.
 """
 
 import re
@@ -26,6 +26,7 @@ GEMINI_NAMES = {  # as Google's packages for Python write them
     "executable_code": "executableCode",
     "code_execution_result": "codeExecutionResult",
 }
+CONVERSE_EVENTS = ("messageStart", "contentBlockStart", "contentBlockDelta", "contentBlockStop", "messageStop", "metadata")
 EVENTS = ("message_start", "content_block_", "message_delta", "message_stop", "ping", "response.")
 
 
@@ -34,6 +35,8 @@ def is_chunk(row: Any) -> bool:
     if not isinstance(row, Mapping):
         return False
     if row.get("object") == "chat.completion.chunk" or (isinstance(kind := row.get("type"), str) and kind.startswith(EVENTS)):
+        return True
+    if _is_of_converse(row):
         return True
     choices = row.get("choices")
     if (
@@ -47,13 +50,25 @@ def is_chunk(row: Any) -> bool:
     return not requests and isinstance(row.get("done"), bool) and bool(row.keys() & {"message", "response"})
 
 
+def _is_of_converse(row: Mapping[str, Any]) -> bool:
+    """Whether an object is an event of ConverseStream, each of which has its name as its only key."""
+    name = next(iter(row), None) if len(row) == 1 else None
+    held = row.get(name) if name in CONVERSE_EVENTS else None
+    return isinstance(held, Mapping) and (name != "metadata" or "usage" in held)
+
+
 def is_last(row: Mapping[str, Any]) -> bool:
     """Whether a chunk certainly ends its stream. After the last text of Chat Completions, usage may still follow."""
-    return row.get("done") is True or row.get("type") in (
-        "message_stop",
-        "response.completed",
-        "response.incomplete",
-        "response.failed",
+    return (
+        row.get("done") is True
+        or (_is_of_converse(row) and "metadata" in row)
+        or row.get("type")
+        in (
+            "message_stop",
+            "response.completed",
+            "response.incomplete",
+            "response.failed",
+        )
     )
 
 
@@ -64,7 +79,7 @@ def assembled(stream: Any) -> dict[str, Any] | None:
         errors_alone = bool(found) and all(map(_is_error, found)) and is_event_stream(stream)
         return _error_in(found) if errors_alone else assembled(found)
     if isinstance(stream, Mapping):
-        inner = next((stream[key] for key in ("streamed_data", "chunks", "events") if stream.get(key)), None)
+        inner = next((stream[key] for key in ("streamed_data", "chunks", "events", "stream") if stream.get(key)), None)
         return assembled(inner) if inner is not None else None
     if not isinstance(stream, list):
         return None
@@ -77,6 +92,8 @@ def assembled(stream: Any) -> dict[str, Any] | None:
         return None
     elif any(str(one.get("type")).startswith("response.") for one in chunks):
         whole = _responses(chunks)
+    elif all(map(_is_of_converse, chunks)):
+        whole = _converse(chunks)
     elif any(one.get("type") in ("message_start", "message_delta", "content_block_delta") for one in chunks):
         whole = _anthropic(chunks)
     else:
@@ -211,6 +228,38 @@ def _anthropic(events: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         if "partial_json" in block:
             block["input"] = block.pop("partial_json")
     return {**reply, "content": [block for _, block in sorted(blocks.items())]}
+
+
+def _converse(events: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    blocks: dict[int, dict[str, Any]] = {}
+    reply: dict[str, Any] = {"stopReason": NO_END}
+    for name, held in (next(iter(event.items())) for event in events):
+        if name == "metadata":
+            reply["usage"] = held["usage"]
+        elif name == "messageStop":
+            reply["stopReason"] = held.get("stopReason") or NO_END
+        elif name in ("contentBlockStart", "contentBlockDelta"):
+            block = blocks.setdefault(_index({"index": held.get("contentBlockIndex")}), {})
+            _add_piece(block, as_dict(held.get("start") or held.get("delta")))
+    content = [_converse_part(block) for _, block in sorted(blocks.items())]
+    return {"output": {"message": {"role": "assistant", "content": content}}, **reply}
+
+
+def _add_piece(block: dict[str, Any], piece: Mapping[str, Any]) -> None:
+    """Adds a piece of a block of ConverseStream to it: texts are continued, anything else is taken over."""
+    for key, value in piece.items():
+        if isinstance(value, Mapping):
+            block[key] = as_dict(block.get(key))
+            _add_piece(block[key], value)
+        elif key in ("text", "input") and isinstance(value, str):
+            block[key] = str(block.get(key, "")) + value
+        else:
+            block[key] = value
+
+
+def _converse_part(block: Mapping[str, Any]) -> dict[str, Any]:
+    """A block of ConverseStream as a part of a message of Converse, which has reasoning one level deeper."""
+    return {"reasoningContent": {"reasoningText": block["reasoningContent"]}} if "reasoningContent" in block else dict(block)
 
 
 def _index(piece: Mapping[str, Any]) -> int:

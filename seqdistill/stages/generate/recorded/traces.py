@@ -17,6 +17,11 @@ Row = dict[str, Any]
 SPANS = ("llm.", "gen_ai.", "openinference.", "input.", "output.", "traceloop.", "mlflow.", "ai.")
 SPAN_KINDS = ("openinference.span.kind", "traceloop.span.kind", "mlflow.spanType")
 OF_MODELS = ("LLM", "CHAT_MODEL")
+BESIDE_KINDS = (  # what no model answered, and what holds the calls of models: these are spans of their own
+    *("AGENT", "CHAIN", "EMBEDDING", "EVALUATOR", "GUARDRAIL", "RERANKER", "RETRIEVAL", "RETRIEVER", "TASK", "TOOL"),
+    "WORKFLOW",
+)
+BESIDE_OPERATIONS = ("create_agent", "embeddings", "execute_tool", "invoke_agent", "invoke_workflow", "retrieval")
 SPAN_MODELS = (
     "llm.model_name",
     "gen_ai.response.model",
@@ -45,7 +50,7 @@ def spans_within(row: Row) -> list[Row] | None:
         return None
     if any(span_kind(span) in OF_MODELS or span_kind(span) is None for span in spans):
         return spans
-    facts = _attributes(spans[0])
+    facts = attributes_of(spans[0])
     return [{**spans[0], "attributes": {**facts, "mlflow.spanType": "LLM"}}] if "mlflow.spanType" in facts else spans
 
 
@@ -55,18 +60,29 @@ def _listed(holder: Mapping[str, Any], *keys: str) -> list[Any]:
 
 def span_kind(row: Mapping[str, Any]) -> Any:
     """What kind of call a span is of, in the words of its tool; None for a row that is no span or does not say."""
-    facts = _attributes(row)
+    facts = attributes_of(row)
     return next((facts[key] for key in SPAN_KINDS if facts.get(key)), None)
+
+
+def is_beside_models(row: Mapping[str, Any]) -> bool:
+    """Whether a row is a span of something else than one call of a model."""
+    facts = attributes_of(row)
+    kinds = (row.get("span_kind"), facts.get("span_kind"), as_dict(row.get("meta")).get("kind"))  # Phoenix; Datadog
+    if any(str(kind).upper() in BESIDE_KINDS for kind in kinds) or span_kind(row) not in (None, *OF_MODELS):
+        return True
+    return facts.get("gen_ai.operation.name") in BESIDE_OPERATIONS
 
 
 def is_span(row: Mapping[str, Any]) -> bool:
     """Whether a row is a span of OpenTelemetry, whatever wrote it."""
-    return bool(_attributes(row))
+    return bool(attributes_of(row))
 
 
 def called(row: Row) -> Row | None:
     """A run or an example of LangSmith; LangChain's own form of messages."""
-    return _put_and_got(as_dict(structured(row.get("inputs"))), as_dict(structured(row.get("outputs"))), row.get("model"))
+    known = as_dict(structured(row.get("extra")))
+    model = row.get("model") or as_dict(known.get("metadata")).get("ls_model_name")
+    return _put_and_got(as_dict(structured(row.get("inputs"))), as_dict(structured(row.get("outputs"))), model)
 
 
 def _put_and_got(inputs: Mapping[str, Any], outputs: Mapping[str, Any], model: Any) -> Row | None:
@@ -81,7 +97,7 @@ def _put_and_got(inputs: Mapping[str, Any], outputs: Mapping[str, Any], model: A
         said = plain_messages([one.get("message")]) or [{"role": "assistant", "content": one.get("text")}]
         recorded = as_dict(as_dict(as_dict(one.get("message")).get("kwargs")).get("response_metadata"))
         facts = {**recorded, **as_dict(outputs.get("llm_output")), **as_dict(one.get("generation_info"))}
-        facts["model"] = facts.get("model_name")
+        facts["model"] = facts.get("model_name") or model
         return {"request": request, "response": reply_of_messages(said, {**facts, "usage": facts.get("token_usage")})}
     if said := plain_messages(outputs.get("messages", outputs.get("output"))):
         if has_turns(said) and is_assistant(said[-1]):  # a graph's: calls of tools and their results before the answer
@@ -106,7 +122,7 @@ def _asked_turns(asked: list[Any], inputs: Mapping[str, Any]) -> list[Any]:
 
 def span(row: Row) -> Row | None:
     """A span of OpenTelemetry, nested or as a flat table: OpenInference's, the GenAI conventions', OpenLLMetry's names."""
-    facts = _attributes(row)
+    facts = attributes_of(row)
     model = next((facts[key] for key in SPAN_MODELS if isinstance(facts.get(key), str)), None)
     for asked, answered in (
         ("llm.input_messages", "llm.output_messages"),
@@ -166,7 +182,17 @@ def _called(put: Any, got: Any, model: Any) -> Row | None:
     return {"prompt": put, "completion": got, "model": model} if put else None
 
 
-def _attributes(row: Mapping[str, Any]) -> Row:
+def datadog(row: Row) -> Row | None:
+    """A call of a model as Datadog's export API lists it."""
+    facts = as_dict(row.get("attributes"))
+    put, got = as_dict(facts.get("input")).get("messages"), as_dict(facts.get("output")).get("messages")
+    if "span_kind" not in facts or not is_conversation(put) or not is_conversation(got):
+        return None
+    known = {"model": facts.get("model_name"), "usage": facts.get("metrics")}
+    return {"request": {"messages": put}, "response": reply_of_messages(got, known)}
+
+
+def attributes_of(row: Mapping[str, Any]) -> Row:
     """A span's attributes by their full names, whether they are nested, an object of their own, or columns of a table."""
     found: Row = {}
     held = structured(row.get("attributes"))
