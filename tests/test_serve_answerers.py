@@ -57,6 +57,13 @@ def test_the_budget_is_a_hard_cap_over_restarts_and_the_student_continues(tmp_pa
         assert reply.headers["x-seqdistill-reason"] == "no teacher"
         streamed = send(server, asked(f"{UNSURE} again", max_tokens=16, stream=True))
         assert streamed.headers["x-seqdistill-model"] == "student" and streamed.text.endswith("data: [DONE]\n\n")
+    rest: dict[str, Any] = {"share": 0.0, "budget": 0.8, "without_teacher": "student"}
+    with served(tmp_path, run=run, options=rest) as server:  # nor has the teacher's share of the traffic a teacher
+        for stream in (False, True):
+            reply = send(server, asked("Hello again", max_tokens=16, stream=stream))
+            assert (reply.status_code, reply.headers.get("x-seqdistill-reason")) == (200, "no teacher")
+        server.run.file("serve", "teacher_only").touch()
+        assert send(server, asked("Hello again", max_tokens=16)).status_code == 503, "the switch stops the student for good"
 
 
 def test_an_answer_that_was_paid_is_not_paid_again(tmp_path: Path) -> None:
@@ -72,7 +79,9 @@ def test_an_answer_that_was_paid_is_not_paid_again(tmp_path: Path) -> None:
 def test_a_sample_without_a_seed_is_drawn_anew_and_under_the_same_request_id_it_is_paid_once(tmp_path: Path) -> None:
     with served(tmp_path) as server:
         for text, model in (("Hello", server.student), (UNSURE, server.teacher)):
-            said = {send(server, asked(text, temperature=1)).json()["choices"][0]["message"]["content"] for _ in range(4)}
+            seeds: list[dict[str, int]] = [{}, {}, {"seed": -1}, {"seed": -1}]
+            bodies = [asked(text, temperature=1, **seed) for seed in seeds]
+            said = {send(server, body).json()["choices"][0]["message"]["content"] for body in bodies}
             assert len(said) == 4, text
             before = len(model.requests)
             named = [send(server, asked(text, temperature=1), **{"x-request-id": "a"}) for _ in range(2)]

@@ -1,6 +1,7 @@
 """What clients do to a server: wrong requests, slow ones, ones that go away, too many, without a key."""
 
 import asyncio
+import gzip
 import json
 import resource
 import shutil
@@ -8,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import zlib
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +27,7 @@ from seqdistill.progress import Silent
 from seqdistill.recipe.tables import Recipe, TaskConfig, TeacherConfig
 from seqdistill.runs import Run, StageRecord
 from seqdistill.serve import app as app_module
+from seqdistill.serve.chat import read_chat
 from seqdistill.serve.process import connections, stopping
 from seqdistill.serve.routing import Switch
 from seqdistill.serve.server import ServeOptions, Serving, _prepared
@@ -66,6 +69,7 @@ WITHOUT_EFFECT: list[dict[str, Any]] = [
     {"functions": [{"name": "find"}], "function_call": "none"},
     {"max_tokens": -1, "continue_final_message": False, "plugins": []},
     {"tools": [], "tool_choice": "auto", "parallel_tool_calls": True},
+    {"logprobs": False, "top_logprobs": 0},
     {
         "min_tokens": 0,
         "ignore_eos": False,
@@ -105,7 +109,8 @@ def test_wrong_requests_are_refused_in_openai_s_form_and_sent_to_nobody(tmp_path
             assert reply.status_code == 200, reply.text
             assert {*reply.headers["x-seqdistill-ignored"].split(", ")} == fields.keys()
         for fields in WITHOUT_EFFECT:
-            assert send(server, asked(**fields)).status_code == 200, fields
+            reply = send(server, asked(**fields))
+            assert (reply.status_code, reply.json()["choices"][0]["logprobs"]) == (200, None), fields
 
 
 USER, NEXT = {"role": "user", "content": "a"}, {"role": "user", "content": "b"}
@@ -122,6 +127,20 @@ HISTORIES: list[tuple[list[dict[str, Any]], list[str]]] = [  # what clients send
     ([{"role": "developer", "content": None}, USER], ["user"]),
     ([{"role": "system", "content": [{"type": "text", "text": "Be kind."}]}, USER], ["system", "user"]),
 ]
+
+
+A_SCHEMA = {"type": "object", "required": ["name"]}
+SCHEMAS: list[tuple[dict[str, Any], dict[str, Any] | None]] = [  # a response format as clients write it, and the schema in it
+    ({"type": "text"}, None),
+    ({"type": "json_object"}, {"type": "object"}),
+    ({"type": "json_object", "schema": A_SCHEMA}, A_SCHEMA),
+    ({"type": "json_schema", "json_schema": {"name": "a", "schema": A_SCHEMA}}, A_SCHEMA),
+]
+
+
+def test_a_schema_is_read_wherever_a_response_format_has_it() -> None:
+    for written, schema in SCHEMAS:
+        assert read_chat(json.dumps(asked(response_format=written)).encode()).schema == schema, written
 
 
 def test_histories_with_empty_messages_are_taken_as_chat_clients_keep_them(tmp_path: Path) -> None:
@@ -141,6 +160,29 @@ def test_headers_that_are_no_text_are_no_fault_of_the_server(tmp_path: Path, cap
             assert reply.status_code in (200, 400, 403), (name, reply.text)
         assert server.http.get(server.root + "/v1/models/%FF").status_code == 404
         assert server.http.get(server.root + "/%FF").status_code == 404
+        assert not caplog.records
+
+
+PLAIN = json.dumps(asked()).encode()
+COMPRESSED_BODIES: list[tuple[str, bytes, int]] = [
+    ("gzip", gzip.compress(PLAIN), 200),
+    ("deflate", zlib.compress(PLAIN), 200),
+    ("deflate", zlib.compress(PLAIN)[2:-4], 200),  # without zlib's head and sum, as some clients send it
+    ("identity", PLAIN, 200),
+    ("gzip", gzip.compress(PLAIN)[:-9], 400),
+    ("gzip", PLAIN, 400),
+    ("deflate", b"abc", 400),
+    ("gzip", gzip.compress(b'{"a": "' + b"x" * (5 << 20) + b'"}'), 413),
+    *((way, b"abc", 415) for way in ("br", "zstd", "gzip, br", "x")),
+]
+
+
+def test_a_compressed_body_is_read_or_refused_in_openai_s_form(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with served(tmp_path) as server:
+        for way, body, status in COMPRESSED_BODIES:
+            reply = send(server, body, **{"Content-Encoding": way})
+            assert reply.status_code == status, (way, reply.text)
+            assert status == 200 or reply.json()["error"]["type"] == "invalid_request_error"
         assert not caplog.records
 
 
@@ -191,7 +233,7 @@ def test_a_client_that_goes_away_ends_the_student_s_work_and_what_was_paid_is_ke
 
 
 def test_slow_clients_are_dropped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(app_module, "BODY_SECONDS", 0.2)
+    monkeypatch.setattr("seqdistill.serve.bodies.BODY_SECONDS", 0.2)
     monkeypatch.setattr(app_module, "HEAD_SECONDS", 0.2)
     with served(tmp_path) as server:
         port = server.serving.opened.port
@@ -337,6 +379,16 @@ REFUSED: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     ({"host": "0.0.0.0"}, {}, "without a key"),
     ({"api_key_env": "NOT_SET_KEY"}, {}, "not set"),
     ({"without_teacher": "shrug"}, {}, "--without-teacher"),
+    *(
+        ({"record": True, name: value}, {}, f"--{name.replace('_', '-')} has no effect")
+        for name, value in {
+            "share": 0.1,
+            "shadow": 0.02,
+            "threshold": 0.5,
+            "decide_on": 4,
+            "without_teacher": "student",
+        }.items()
+    ),
     ({}, {"threshold": None, "needed": 1234}, "about 1,234 more test prompts"),
     ({}, {"threshold": None, "target": None, "needed": None}, "eval had no target"),
     ({}, {"threshold": None, "needed": None}, "no threshold holds the promise of 0.9"),
@@ -383,6 +435,29 @@ def test_a_promise_of_an_earlier_student_is_not_served(
     refused = pytest.raises(UsageError, match="of an earlier student") if is_refused else nullcontext()
     with refused, _prepared(run, recipe, ServeOptions(**options), Silent(), None) as setup:
         assert setup.announcement(8080)
+
+
+ANNOUNCED: list[
+    tuple[dict[str, Any], dict[str, Any], bool, str | None]
+] = [  # options, teacher, whether the switch is on, a line
+    ({}, {}, False, "the teacher's cost has no cap: --budget sets one"),
+    ({"budget": 2.0}, {}, False, "0.0000 of the teacher's 2 USD are spent"),
+    ({}, {"price": {"prompt": 0.0, "completion": 0.0}}, False, None),
+    ({}, {"price": {"prompt": 0.0, "completion": 0.0}}, True, "everything goes to the teacher until"),
+    ({}, {"model": None}, False, None),
+]
+
+
+def test_what_a_server_may_spend_and_a_switch_that_is_on_are_announced(tmp_path: Path) -> None:
+    run = run_to_serve(tmp_path / "run", threshold=0.0, target=None)
+    for options, teacher, is_on, line in ANNOUNCED:
+        switch = run.file("serve", "teacher_only")
+        switch.parent.mkdir(exist_ok=True)
+        switch.touch() if is_on else switch.unlink(missing_ok=True)
+        recipe = recipe_of(run, "http://127.0.0.1:9/v1", "http://y/v1", **teacher)
+        with _prepared(run, recipe, ServeOptions(**options), Silent(), None) as setup:
+            _, *further = setup.announcement(8080).splitlines()
+        assert len(further) == (line is not None) and all(str(line) in one for one in further), (options, teacher)
 
 
 def test_a_student_that_is_paid_is_refused(tmp_path: Path) -> None:
