@@ -52,6 +52,12 @@ def row(number: int) -> Sample:
     return Sample(f"{number}:t:0", f"{number}", 0, "t", prompt, completion, None, "stop", 9, 5, None, None)
 
 
+def test_export_changes_nothing_that_the_run_remembers(run: Path, tmp_path: Path) -> None:
+    made = shutil.copytree(run, tmp_path / "run")
+    assert main(["export", str(made), "--data", "trl", "--set", "task.test=other.jsonl", "-q"]) == 0
+    assert not (made / "run.json").exists()
+
+
 def test_rows_for_trl_are_the_runs_own(run: Path, tmp_path: Path) -> None:
     counts = api.export_data(run, "trl", out=tmp_path)
     rows = [one for _, one in read_jsonl(tmp_path / "train.jsonl")]

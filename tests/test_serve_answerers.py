@@ -275,6 +275,18 @@ def test_a_student_that_does_not_know_streams_still_answers_them(tmp_path: Path,
     assert [chunk["usage"] for chunk in chunks if "usage" in chunk] == [whole["usage"]]
 
 
+def test_a_student_is_not_sent_what_its_options_omit_and_of_several_urls_the_one_used_is_named(tmp_path: Path) -> None:
+    run, notes = run_to_serve(tmp_path / "run"), Notes()
+    with ChatServer(model="student", reply=student_answer) as student:
+        recipe = recipe_of(run, student.url, "http://127.0.0.1:9/v1")
+        recipe.student.options.update({"omit": ["seed"], "min_p": 0.1})
+        recipe.student.base_url.append("http://127.0.0.1:9/v1")
+        with Serving(run, recipe, ServeOptions(port=0), notes) as serving, httpx2.Client(timeout=30.0) as client:
+            assert client.post(serving.url + "/chat/completions", json=asked(seed=3)).status_code == 200
+    assert "seed" not in student.requests[0] and student.requests[0]["min_p"] == 0.1
+    assert any(f"of 2 student URLs only {student.url} is used" in note for note in notes.notes)
+
+
 TOO_LONG = (  # what servers say of a limit beyond the student's context
     "'max_tokens' or 'max_completion_tokens' is too large: 4096. This model's maximum context length is 2048 tokens and your "
     "request has 20 input tokens (4096 > 2048 - 20).",
