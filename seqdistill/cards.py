@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from seqdistill.files import atomic_write
 from seqdistill.funnel import funnel, rows_of
-from seqdistill.records import HUB_ID, atomic_write, visible
+from seqdistill.records import HUB_ID, visible
 from seqdistill.rights import license_in, rights_in
 from seqdistill.runs import Run
 from seqdistill.tasks.templates import PLAIN, PROMPT_TEMPLATE

@@ -30,9 +30,7 @@ def confidence_of(completion: Completion, form: AnswerForm, kind: str = "text", 
     return confidence_of_text(completion.content, completion.raw, form, kind, samples)
 
 
-def confidence_of_text(
-    text: str, raw: Mapping[str, Any], form: AnswerForm, kind: str = "text", samples: Sequence[str] = ()
-) -> float | None:
+def confidence_of_text(text: str, raw: Mapping[str, Any], form: AnswerForm, kind: str, samples: Sequence[str]) -> float | None:
     """`confidence_of` an answer's text, with the log-probabilities in its raw reply."""
     values = values_in(raw)
     if not (samples or values):

@@ -43,7 +43,7 @@ class Check:
 
 
 def examine(recipe: Recipe, folder: Path) -> list[Check]:
-    """All checks: of this machine, and of each model that the recipe names. `folder` is where runs are to lie."""
+    """All checks: of this machine, and of each model that the recipe names. `folder` is where runs are to be."""
     checks = [_python(), *_disks(folder), _memory(), *_packages(), *_accelerator(), _processor(), _vllm(recipe)]
     for role, model in _models(recipe):
         checks += _endpoints(role, model) if model.engine == "openai" else [_files(role, model)]

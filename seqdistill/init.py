@@ -15,11 +15,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from seqdistill.errors import UsageError
+from seqdistill.files import atomic_folder, atomic_write
 from seqdistill.progress import Progress
 from seqdistill.recipe.reading import nearest
 from seqdistill.recipe.remembered import resolved_recipe
 from seqdistill.recipe.tables import Recipe
-from seqdistill.records import Sample, atomic_folder, atomic_write, read_samples, write_jsonl
+from seqdistill.records import Sample, read_samples, write_jsonl
 from seqdistill.runs import Run
 from seqdistill.stages.generate.recorded import import_recorded
 from seqdistill.tasks.brought_files import check_readable

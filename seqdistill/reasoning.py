@@ -106,9 +106,9 @@ def _is_cut_off(text: str, pair: "_Pair", reasoning: str | None, tags: Sequence[
 
 
 def leftover_reasoning(text: str) -> str | None:
-    """The first mark of reasoning that is still in an answer, as it stands there. Code and quotes are text.
+    """The first mark of reasoning that is still in an answer, verbatim. Code and quotes are text.
 
-    That holds for the tags of an answer, too, which stand behind reasoning.
+    That holds for the tags of an answer, too, which follow reasoning.
     """
     if whole := _WHOLE_ANSWER.match(text):
         return whole[1]

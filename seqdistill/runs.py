@@ -24,8 +24,9 @@ from typing import IO, Any
 
 from seqdistill.clock import LOCK, Clock, holder
 from seqdistill.errors import SeqdistillError, UsageError
+from seqdistill.files import replace_path
 from seqdistill.recipe.reading import relative_path
-from seqdistill.records import content_files, file_sha256, fingerprint, replace_path, seal, write_json
+from seqdistill.records import content_files, file_sha256, fingerprint, seal, write_json
 from seqdistill.version import __version__, source_sha256
 
 STAGES = ("generate", "filter", "train", "eval")

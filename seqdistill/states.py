@@ -8,15 +8,13 @@ from seqdistill.errors import UsageError
 from seqdistill.recipe.tables import Recipe
 from seqdistill.runs import STAGES, Run, StageRecord
 
-STATES = ("done", "stale", "running", "incomplete", "failed", "not run")
-
 
 @dataclass(frozen=True)
 class StageState:
     """One stage. `why` says what is stale, what failed or who is at work; `facts` what a finished stage left."""
 
     stage: str
-    state: str  # one of STATES
+    state: str  # done, stale, running, incomplete, failed, not run
     why: list[str] = field(default_factory=list)
     facts: str = ""
     finished: str | None = None  # ISO 8601, UTC

@@ -3,9 +3,12 @@
 import os
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
+
+if TYPE_CHECKING:
+    from seqdistill.runs import Run
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -66,6 +69,14 @@ def make_tiny_model(folder: Path, seed: int = 0, layers: int = 4) -> Path:
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a tiny random chat model."""
     return make_tiny_model(tmp_path_factory.mktemp("models") / "tiny")
+
+
+@pytest.fixture
+def run(tmp_path: Path, tiny_model: Path) -> "Run":
+    """A run whose generate, filter and train stages are done."""
+    from finished_runs import finished_run
+
+    return finished_run(tmp_path / "run", tiny_model)
 
 
 @pytest.fixture(scope="session")

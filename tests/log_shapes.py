@@ -1,117 +1,33 @@
-"""Rows of logs and data sets, in the shapes in which people have them."""
+"""Rows of logs, in the shapes in which people have them: with model, tokens and the end of an answer."""
 
 import base64
 import json
-from collections.abc import Sequence
-from typing import Any
 
-ASKED = {"role": "user", "content": "2 + 3?"}
-ANSWER = {"role": "assistant", "content": "5"}
-CHAT = {"model": "m", "messages": [ASKED]}
-CHOICE = {"index": 0, "message": ANSWER, "finish_reason": "stop"}
-REPLY = {"id": "chatcmpl-1", "object": "chat.completion", "model": "m", "choices": [CHOICE]}
-REPLY["usage"] = {"prompt_tokens": 7, "completion_tokens": 3}
-CALL = {"id": "c1", "type": "function", "function": {"name": "add", "arguments": '{"a": 2}'}}
-
-RESPONSE = {
-    "id": "resp_1",
-    "object": "response",
-    "model": "m",
-    "status": "completed",
-    "output": [
-        {"type": "reasoning", "id": "rs_1", "summary": [{"type": "summary_text", "text": "hm"}]},
-        {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "5", "annotations": []}]},
-    ],
-    "usage": {"input_tokens": 7, "output_tokens": 3},
-}
-CLAUDE = {
-    "id": "msg_1",
-    "type": "message",
-    "role": "assistant",
-    "model": "m",
-    "content": [{"type": "thinking", "thinking": "hm", "signature": "x"}, {"type": "text", "text": "5"}],
-    "stop_reason": "end_turn",
-    "usage": {"input_tokens": 7, "output_tokens": 3},
-}
-OLLAMA = {"model": "m", "created_at": "t", "done": True, "done_reason": "stop", "prompt_eval_count": 7, "eval_count": 3}
-GEMINI = {
-    "candidates": [
-        {"content": {"role": "model", "parts": [{"text": "hm", "thought": True}, {"text": "5"}]}, "finishReason": "STOP"}
-    ],
-    "usageMetadata": {"promptTokenCount": 7, "candidatesTokenCount": 3},
-    "modelVersion": "m",
-}
-CONVERSE = {"output": {"message": {"role": "assistant", "content": [{"text": "5"}]}}, "stopReason": "end_turn"}
-CONVERSE["usage"] = {"inputTokens": 7, "outputTokens": 3}
-
-
-def chunk(delta: dict[str, Any], reason: str | None = None, name: str = "chatcmpl-1") -> dict[str, Any]:
-    choices = [{"index": 0, "delta": delta, "finish_reason": reason}]
-    return {"id": name, "object": "chat.completion.chunk", "model": "m", "choices": choices}
-
-
-def with_usage(one: dict[str, Any]) -> dict[str, Any]:
-    return {**one, "choices": [{**one["choices"][0], "usage": REPLY["usage"]}]}
-
-
-USAGE = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "model": "m", "choices": [], "usage": REPLY["usage"]}
-CHUNKS = [
-    chunk({"role": "assistant", "content": ""}),
-    chunk({"reasoning_content": "h"}),
-    chunk({"reasoning_content": "m"}),
-    chunk({"content": "5"}),
-    chunk({}, "stop"),
-    USAGE,
-]
-SSE = "".join(f"data: {json.dumps(one)}\n\n" for one in CHUNKS) + "data: [DONE]\n\n"
-CLAUDE_EVENTS = [
-    {"type": "message_start", "message": {**CLAUDE, "content": [], "stop_reason": None, "usage": {"input_tokens": 7}}},
-    {"type": "content_block_start", "index": 0, "content_block": {"type": "thinking", "thinking": ""}},
-    {"type": "content_block_delta", "index": 0, "delta": {"type": "thinking_delta", "thinking": "hm"}},
-    {"type": "content_block_start", "index": 1, "content_block": {"type": "text", "text": ""}},
-    {"type": "ping"},
-    {"type": "content_block_delta", "index": 1, "delta": {"type": "text_delta", "text": "5"}},
-    {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 3}},
-    {"type": "message_stop"},
-]
-GEMINI_DUMP = {  # as Google's package for Python prints it
-    "candidates": [
-        {
-            "content": {
-                "role": "model",
-                "parts": [{"text": "hm", "thought": True, "function_call": None}, {"text": "5", "inline_data": None}],
-            },
-            "finish_reason": "STOP",
-            "citation_metadata": None,
-        }
-    ],
-    "model_version": "m",
-    "usage_metadata": {"prompt_token_count": 7, "candidates_token_count": 3, "thoughts_token_count": None},
-    "prompt_feedback": None,
-}
-USAGE_DUMP = {**GEMINI_DUMP, "candidates": [{"content": {"parts": None, "role": None}, "finish_reason": "STOP"}]}
-GEMINI_CHUNKS = [
-    {**GEMINI, "candidates": [{"content": {"role": "model", "parts": [{"text": "hm", "thought": True}]}}]},
-    {"candidates": [{"content": {"role": "model", "parts": [{"text": "5"}]}, "index": 0}]},
-    {**GEMINI, "candidates": [{"content": {"parts": [{"text": ""}], "role": "model"}, "finishReason": "STOP"}]},
-]
-OLLAMA_CHUNKS = [
-    {"model": "m", "message": {"role": "assistant", "content": "5"}, "done": False},
-    {**OLLAMA, "message": {"role": "assistant", "content": ""}},
-]
-LANGFUSE = {"id": "o1", "traceId": "t1", "type": "GENERATION", "name": "add", "level": "DEFAULT", "model": "m"}
-PROMPTFOO = {
-    "provider": {"id": "m", "label": ""},
-    "prompt": {"raw": "2 + 3?", "label": "{{q}}"},
-    "vars": {"q": "2 + 3?"},
-    "response": {"output": "5", "tokenUsage": {"total": 10, "prompt": 7, "completion": 3}, "finishReason": "stop"},
-    "testCase": {"vars": {"q": "2 + 3?"}, "assert": [{"type": "equals", "value": "5"}]},
-    "success": True,
-}
-OPEN_AI_EVENTS = [{"type": "response.created", "response": {"status": "in_progress"}}, {"type": "response.output_text.delta"}]
-OPEN_AI_EVENTS.append({"type": "response.completed", "response": RESPONSE})
-
-Rows = dict[str, Sequence[Any]]
+from recorded_parts import (
+    ANSWER,
+    ASKED,
+    CHAT,
+    CHOICE,
+    CHUNKS,
+    CLAUDE,
+    CLAUDE_EVENTS,
+    CONVERSE,
+    GEMINI,
+    GEMINI_CHUNKS,
+    GEMINI_DUMP,
+    LANGFUSE,
+    OLLAMA,
+    OLLAMA_CHUNKS,
+    OPEN_AI_EVENTS,
+    PROMPTFOO,
+    REPLY,
+    RESPONSE,
+    SSE,
+    USAGE_DUMP,
+    Rows,
+    chunk,
+    with_usage,
+)
 
 FULL: Rows = {  # model, tokens, finish reason and everything else: "m", 7 + 3, stop
     "a request and its response": [{"request": CHAT, "response": REPLY}],
@@ -526,114 +442,4 @@ FULL: Rows = {  # model, tokens, finish reason and everything else: "m", 7 + 3, 
             "tool_calls": None,
         }
     ],
-}
-
-PLAIN: Rows = {  # no more than prompt and answer
-    "prompt and completion": [{"prompt": "2 + 3?", "completion": "5"}],
-    "prompt and completion as messages": [{"prompt": [ASKED], "completion": [ANSWER]}],
-    "prompt and response": [{"prompt": "2 + 3?", "response": "5"}],
-    "instruction and response": [{"instruction": "2 + 3?", "response": "5"}],
-    "question and answer": [{"question": "2 + 3?", "answer": "5"}],
-    "input and output": [{"input": "2 + 3?", "output": "5"}],
-    "messages": [{"messages": [ASKED, ANSWER]}],
-    "messages as text": [{"messages": json.dumps([ASKED, ANSWER])}],
-    "messages as Python prints them": [{"messages": str([ASKED, ANSWER])}],
-    "messages that end with another question": [{"messages": [ASKED, ANSWER, ASKED]}],
-    "a request and the text of its response": [{"request": CHAT, "response": "5"}],
-    "messages and the text of their response": [{"messages": [ASKED], "response": "5"}],
-    "ShareGPT": [{"id": "s1", "conversations": [{"from": "human", "value": "2 + 3?"}, {"from": "gpt", "value": "5"}]}],
-    "ShareGPT with roles": [{"conversations": [ASKED, ANSWER]}],
-    "Alpaca": [{"instruction": "2 + 3?", "input": "", "output": "5", "text": "Below is ..."}],
-    "Dolly": [{"instruction": "2 + 3?", "context": "", "response": "5", "category": "open_qa"}],
-    "a fine-tuning line": [{"messages": [ASKED, {**ANSWER, "weight": 1}], "tools": []}],
-    "a fine-tuning line of Vertex": [
-        {"contents": [{"role": "user", "parts": [{"text": "2 + 3?"}]}, {"role": "model", "parts": [{"text": "5"}]}]}
-    ],
-    "a fine-tuning line of Bedrock": [
-        {"messages": [{"role": "user", "content": [{"text": "2 + 3?"}]}, {"role": "assistant", "content": [{"text": "5"}]}]}
-    ],
-    "a fine-tuning line of Cohere": [
-        {"messages": [{"role": "User", "content": "2 + 3?"}, {"role": "Chatbot", "content": "5"}]},
-    ],
-    "a preference line": [
-        {"input": {"messages": [ASKED]}, "preferred_output": [ANSWER], "non_preferred_output": [{**ANSWER, "content": "6"}]}
-    ],
-    "preference data": [{"prompt": "2 + 3?", "chosen": [ASKED, ANSWER], "rejected": [ASKED, {**ANSWER, "content": "6"}]}],
-    "a Langfuse trace": [{"id": "t", "traceId": "t", "name": "add", "input": "2 + 3?", "output": "5"}],
-    "a preference with its conversation": [{"chosen": [ASKED, ANSWER], "rejected": [ASKED, {**ANSWER, "content": "6"}]}],
-    "LLaMA-Factory": [
-        {
-            "messages": [
-                {"role": "user", "content": [{"type": "text", "value": "2 + 3?"}], "loss_weight": 0.0},
-                {"role": "assistant", "content": [{"type": "text", "value": "5"}], "loss_weight": 1.0},
-            ]
-        }
-    ],
-    "TGI": [
-        {"inputs": "2 + 3?", "generated_text": "5"},
-    ],
-    "a pipeline's conversation": [{"messages": [ASKED], "output": [{"generated_text": [ASKED, ANSWER]}]}],
-    "what was requested with echo": [
-        {"request": {"prompt": "2 + 3?", "echo": True}, "response": {"choices": [{"text": "2 + 3?5", "index": 0}]}}
-    ],
-    "TGI's full text": [
-        {"request": {"inputs": "2 + 3?", "parameters": {"return_full_text": True}}, "response": [{"generated_text": "2 + 3?5"}]}
-    ],
-    "an event of openai/evals": [
-        {"spec": {"eval_name": "sums"}},
-        {"run_id": "r", "event_id": 0, "type": "sampling", "data": {"prompt": [ASKED], "sampled": ["5"]}},
-        {"run_id": "r", "event_id": 1, "type": "match", "data": {"correct": True, "sampled": "5"}},
-        {"final_report": {"accuracy": 1.0}},
-    ],
-    "an example of LangSmith": [{"inputs": {"question": "2 + 3?"}, "outputs": {"answer": "5"}}],
-    "LangChain's messages": [{"messages": [{"type": "human", "content": "2 + 3?"}, {"type": "ai", "content": "5"}]}],
-    "LangChain's messages in objects": [
-        {"messages": [{"type": "human", "data": {"content": "2 + 3?"}}, {"type": "ai", "data": {"content": "5"}}]}
-    ],
-    "lm-eval's samples": [
-        {"doc_id": 0, "target": "5", "arguments": {"gen_args_0": {"arg_0": "2 + 3?", "arg_1": {}}}, "resps": [["5"]]}
-    ],
-    "TensorZero": [{"input": {"messages": [ASKED]}, "output": [{"type": "text", "text": "5"}]}],
-    "Label Studio": [
-        {
-            "id": 1,
-            "data": {"prompt": "2 + 3?"},
-            "annotations": [{"result": [{"type": "textarea", "from_name": "r", "value": {"text": ["5"]}}]}],
-        }
-    ],
-    "Argilla": [{"prompt": "2 + 3?", "response": [{"user_id": "u", "value": "5", "status": "submitted"}]}],
-    "Open WebUI": [{"id": "x", "title": "t", "chat": {"messages": [ASKED, ANSWER]}}],
-    "Claude's export": [
-        {"name": "n", "chat_messages": [{"sender": "human", "text": "2 + 3?"}, {"sender": "assistant", "text": "5"}]}
-    ],
-    "ChatGPT's export": [
-        {
-            "title": "t",
-            "current_node": "b",
-            "mapping": {
-                "r": {"message": None, "parent": None},
-                "a": {"message": {"author": {"role": "user"}, "content": {"parts": ["2 + 3?"]}}, "parent": "r"},
-                "b": {"message": {"author": {"role": "assistant"}, "content": {"parts": ["5"]}}, "parent": "a"},
-                "c": {"message": {"author": {"role": "assistant"}, "content": {"parts": ["6"]}}, "parent": "a"},
-            },
-        }
-    ],
-    "HH-RLHF": [{"chosen": "\n\nHuman: 2 + 3?\n\nAssistant: 5", "rejected": "\n\nHuman: 2 + 3?\n\nAssistant: 6"}],
-    "Guanaco": [{"text": "### Human: 2 + 3?### Assistant: 5"}],
-    "Glaive": [{"chat": "USER: 2 + 3?\n\n\nASSISTANT: 5 <|endoftext|>"}],
-    "ChatML as one text": [{"text": "<|im_start|>user\n2 + 3?<|im_end|>\n<|im_start|>assistant\n5<|im_end|>"}],
-    "pairs of input and output": [{"source": "s", "conversation": [{"input": "2 + 3?", "output": "5"}]}],
-    "distilabel": [{"instruction": "2 + 3?", "generations": ["5"]}],
-    "Code Alpaca, whose prompt holds the answer": [
-        {"instruction": "2 + 3?", "input": "", "output": "5", "prompt": "### Instruction:\n2 + 3?\n\n### Output:\n5"}
-    ],
-    "problem and solution": [{"problem": "2 + 3?", "solution": "5", "level": "1"}],
-    "FLAN": [{"inputs": "2 + 3?", "targets": "5"}],
-    "a number as the answer": [{"question": "2 + 3?", "answer": 5}],
-    "an answer alone in a list": [{"prompt": "2 + 3?", "completion": ["5"]}],
-    "KTO, whose bad answers are not learnt": [
-        {"prompt": [ASKED], "completion": [ANSWER], "label": True},
-        {"prompt": [ASKED], "completion": [{**ANSWER, "content": "6"}], "label": False},
-    ],
-    "upper case": [{"Prompt": "2 + 3?", " Completion": "5"}],
 }

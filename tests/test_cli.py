@@ -123,7 +123,7 @@ def test_a_reader_that_leaves_ends_the_output_and_not_the_work(tmp_path: Path) -
         ("init {} --json", ">&-"),
         ("init {}", "> /dev/full"),
         ("init {}", ">&-"),
-        ("doctor --json", "> /dev/full"),  # which writes nothing
+        ("status . --json", "> /dev/full"),  # which writes nothing
     ],
 )
 def test_a_stdout_that_takes_nothing_is_named_and_the_work_is_done(tmp_path: Path, words: str, stdout: str) -> None:

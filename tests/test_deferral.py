@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import sacrebleu
 from chat_server import ChatServer
-from finished_runs import finished_run, recipe
+from finished_runs import recipe
 
 from seqdistill.confidence import confidence_of
 from seqdistill.engines import Completion
@@ -136,11 +136,6 @@ def test_an_answer_without_its_form_has_no_confidence() -> None:
 
 
 # --- in a run -------------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def run(tmp_path: Path, tiny_model: Path) -> Run:
-    return finished_run(tmp_path / "run", tiny_model)
 
 
 def write_test(path: Path, rows: int) -> Path:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from chat_server import ChatServer
 from conftest import make_tiny_model
-from finished_runs import finished_run, recipe
+from finished_runs import recipe
 from generate_runs import Notes
 
 from seqdistill.errors import Incomplete, SeqdistillError, UsageError
@@ -33,11 +33,6 @@ def write_test(path: Path, rows: int = 24, **more: Any) -> Path:
     ]
     write_jsonl(path, lines)
     return path
-
-
-@pytest.fixture
-def run(tmp_path: Path, tiny_model: Path) -> Run:
-    return finished_run(tmp_path / "run", tiny_model)
 
 
 @pytest.fixture

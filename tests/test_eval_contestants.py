@@ -27,11 +27,6 @@ ROWS = 24
 
 
 @pytest.fixture
-def run(tmp_path: Path, tiny_model: Path) -> Run:
-    return finished_run(tmp_path / "run", tiny_model)
-
-
-@pytest.fixture
 def plan(tmp_path: Path, tiny_model: Path) -> Recipe:
     return recipe(write_test(tmp_path / "test.jsonl", ROWS), tiny_model)
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from chat_server import ChatServer
 from conftest import make_tiny_model
-from finished_runs import finished_run, recipe
+from finished_runs import recipe
 from generate_runs import Notes
 from test_eval import write_test
 from test_eval_verify import rewritten
@@ -42,11 +42,6 @@ from seqdistill.stages.evaluate.shown import usd
 from seqdistill.stages.evaluate.stage import evaluate
 from seqdistill.stages.evaluate.verdict import _cost
 from seqdistill.stages.evaluate.verification import verify
-
-
-@pytest.fixture
-def run(tmp_path: Path, tiny_model: Path) -> Run:
-    return finished_run(tmp_path / "run", tiny_model)
 
 
 @pytest.fixture

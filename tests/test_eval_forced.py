@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from conftest import make_tiny_model
-from finished_runs import finished_run, recipe
+from finished_runs import recipe
 from test_eval import write_test
 
 from seqdistill.errors import UsageError
@@ -15,11 +15,6 @@ from seqdistill.recipe.tables import Recipe
 from seqdistill.runs import Run
 from seqdistill.stages.evaluate.stage import evaluate
 from seqdistill.stages.evaluate.verification import verify
-
-
-@pytest.fixture
-def run(tmp_path: Path, tiny_model: Path) -> Run:
-    return finished_run(tmp_path / "run", tiny_model)
 
 
 @pytest.fixture

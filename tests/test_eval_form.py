@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from chat_server import Body, ChatServer, answer
-from finished_runs import finished_run, recipe
+from finished_runs import recipe
 from generate_runs import Notes
 
 from seqdistill.errors import Incomplete, UsageError
@@ -57,11 +57,6 @@ def student(body: Body) -> Body:
 def servers() -> Iterator[tuple[ChatServer, ChatServer]]:
     with ChatServer(reply=teacher) as of_teacher, ChatServer(reply=student, model=None) as of_student:
         yield of_teacher, of_student
-
-
-@pytest.fixture
-def run(tmp_path: Path, tiny_model: Path) -> Run:
-    return finished_run(tmp_path / "run", tiny_model)
 
 
 def plan(folder: Path, servers: tuple[ChatServer, ChatServer], primary: str = "exact_reference", **asked: Any) -> Recipe:

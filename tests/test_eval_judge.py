@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from chat_server import Body, ChatServer
 from conftest import make_tiny_model
-from finished_runs import finished_run, recipe
+from finished_runs import recipe
 from generate_runs import Notes
 from test_eval_verify import moved, rewritten
 from test_judge import says
@@ -46,11 +46,6 @@ LONGER = choosing(
     lambda first, second: "tie" if len(first) == len(second) else "first" if len(first) > len(second) else "second"
 )
 FIRST = choosing(lambda _first, _second: "first")
-
-
-@pytest.fixture
-def run(tmp_path: Path, tiny_model: Path) -> Run:
-    return finished_run(tmp_path / "run", tiny_model)
 
 
 def plan_of(

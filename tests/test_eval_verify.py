@@ -50,11 +50,6 @@ def strange(answer, other):
 
 
 @pytest.fixture
-def run(tmp_path: Path, tiny_model: Path) -> Run:
-    return finished_run(tmp_path / "run", tiny_model)
-
-
-@pytest.fixture
 def plan(tmp_path: Path, tiny_model: Path) -> Recipe:
     (tmp_path / "mine.py").write_text(OWN)
     return recipe(write_test(tmp_path / "test.jsonl"), tiny_model)

@@ -29,8 +29,9 @@ from seqdistill.export import forms, gguf
 from seqdistill.export.data import SHAPES
 from seqdistill.export.draft import vllm_command
 from seqdistill.export.modelfile import write_modelfile
+from seqdistill.files import atomic_path
 from seqdistill.recipe.tables import ModelConfig
-from seqdistill.records import Message, Sample, atomic_path, read_jsonl, write_json, write_jsonl
+from seqdistill.records import Message, Sample, read_jsonl, write_json, write_jsonl
 from seqdistill.tasks.templates import PROMPT_TEMPLATE
 
 

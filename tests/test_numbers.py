@@ -6,7 +6,7 @@ import pytest
 from test_scoring import sample
 
 from seqdistill.metrics import METRICS, Item
-from seqdistill.metrics.numbers import answer_number, mentioned, only_number, stated_number, whole_number, written
+from seqdistill.metrics.numbers import answer_number, mentioned, normal_form, only_number, stated_number, whole_number
 from seqdistill.stages.filter.scoring.answers import extractor
 from seqdistill.stages.filter.scoring.verify import by_number
 
@@ -475,7 +475,7 @@ def test_a_number_is_right_when_it_is_the_reference_s(reference: str, text: str,
 )
 def test_a_text_that_is_a_number_alone_has_its_value(text: str, value: str | None) -> None:
     found = whole_number(text)
-    assert (found if found is None else written(found)) == value
+    assert (found if found is None else normal_form(found)) == value
 
 
 def test_the_numbers_that_a_text_mentions_are_compared_in_normal_form() -> None:
@@ -505,4 +505,4 @@ def test_no_text_makes_the_search_for_a_number_slow(part: str) -> None:
 def test_a_number_is_written_back_as_it_is_worth() -> None:
     for text in ("1050", "-2.5", "0", "0.001", "1/3", "-7/6", "1024", "0.375"):
         value = stated_number(text)
-        assert value is not None and written(value) == text
+        assert value is not None and normal_form(value) == text

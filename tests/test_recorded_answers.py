@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from generate_runs import Notes
-from log_shapes import ASKED, CHAT, CHOICE, LANGFUSE, PROMPTFOO, REPLY, RESPONSE
+from recorded_parts import ASKED, CHAT, CHOICE, LANGFUSE, PROMPTFOO, REPLY, RESPONSE
 from test_recorded_shapes import imported, lines
 
 from seqdistill.errors import UsageError

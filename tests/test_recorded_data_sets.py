@@ -5,16 +5,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from data_set_shapes import CASES, node
+from chat_program_shapes import CHAT_PROGRAMS, node
+from column_shapes import COLUMNS
+from data_set_shapes import DATA_SETS
 from generate_runs import Notes
-from log_shapes import ANSWER, ASKED, CHAT, GEMINI, OLLAMA, REPLY, RESPONSE
+from recorded_parts import ANSWER, ASKED, CHAT, GEMINI, OLLAMA, REPLY, RESPONSE
 from test_recorded_shapes import broken, imported, lines, places_in
+from tool_shapes import TOOLS
 
 from seqdistill.errors import UsageError
 from seqdistill.recipe.tables import Recipe, TaskConfig
 from seqdistill.runs import Run
 from seqdistill.stages.generate.recorded import import_recorded
 from seqdistill.tasks.messages import tools_text
+
+CASES = {**CHAT_PROGRAMS, **TOOLS, **DATA_SETS, **COLUMNS}
 
 
 @pytest.mark.parametrize("case", CASES)

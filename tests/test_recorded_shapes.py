@@ -9,7 +9,9 @@ from typing import Any
 import pyarrow
 import pyarrow.parquet
 import pytest
-from log_shapes import (
+from log_shapes import FULL
+from plain_shapes import PLAIN
+from recorded_parts import (
     ANSWER,
     ASKED,
     CALL,
@@ -18,7 +20,6 @@ from log_shapes import (
     CHUNKS,
     CLAUDE,
     CLAUDE_EVENTS,
-    FULL,
     GEMINI,
     GEMINI_CHUNKS,
     GEMINI_DUMP,
@@ -26,7 +27,6 @@ from log_shapes import (
     OLLAMA,
     OLLAMA_CHUNKS,
     OPEN_AI_EVENTS,
-    PLAIN,
     PROMPTFOO,
     REPLY,
     RESPONSE,

@@ -6,10 +6,8 @@ from pathlib import Path
 import pytest
 
 from seqdistill.errors import UsageError
+from seqdistill.files import atomic_folder, atomic_path, atomic_write
 from seqdistill.records import (
-    atomic_folder,
-    atomic_path,
-    atomic_write,
     check_messages,
     file_sha256,
     fingerprint,

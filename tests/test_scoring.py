@@ -15,7 +15,7 @@ from seqdistill.metrics import METRICS, Item
 from seqdistill.metrics.faithfulness import names
 from seqdistill.metrics.numbers import boxed
 from seqdistill.records import Sample
-from seqdistill.stages.filter.scoring.answers import extractor, normal, read_json
+from seqdistill.stages.filter.scoring.answers import extractor, json_in, normal
 from seqdistill.stages.filter.scoring.scores import (
     by_consensus,
     by_faithfulness,
@@ -67,8 +67,8 @@ def test_a_json_path_is_followed_and_only_whole_json_counts() -> None:
 
 
 def test_json_constants_that_are_not_json_are_refused() -> None:
-    assert read_json("NaN") is read_json('{"a": Infinity}') is None
-    assert read_json("1.0") == (1, "1")
+    assert json_in("NaN") is json_in('{"a": Infinity}') is None
+    assert json_in("1.0") == (1, "1")
 
 
 def test_a_pattern_gives_the_first_group_of_its_last_match() -> None:

@@ -10,15 +10,14 @@ from contextlib import AbstractContextManager, suppress
 from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
-from types import UnionType
-from typing import Annotated, Any, Union, get_args, get_origin
+from typing import Annotated, Any, get_args, get_origin
 
 import typer
 
 from seqdistill.console import Console
 from seqdistill.errors import SeqdistillError, UsageError
 from seqdistill.help_panels import COMMON, GENERAL, PanelCommand, PanelGroup
-from seqdistill.recipe.reading import check_value, merge, parse_assignment
+from seqdistill.recipe.reading import check_value, is_union, merge, parse_assignment
 from seqdistill.recipe.remembered import resolved_recipe
 from seqdistill.recipe.tables import TABLES, Recipe, Setting, flag, settings_of
 from seqdistill.runs import Run
@@ -90,7 +89,7 @@ def _parameters(table_or_key: str) -> list[inspect.Parameter]:
 def _plain(setting: Setting) -> Any:
     """The type of a setting's flag; None for a free-form table, which is written in the recipe or with --set."""
     kind = setting.kind
-    plain: Any = next(part for part in get_args(kind) if part is not type(None)) if _optional(kind) else kind
+    plain: Any = next(part for part in get_args(kind) if part is not type(None)) if is_union(kind) else kind
     free = (get_origin(plain) or plain) is dict or (get_origin(plain) is list and get_args(plain) != (str,))
     return None if free else plain
 
@@ -107,10 +106,6 @@ def completions(choices: Sequence[str]) -> Callable[[str], list[str]]:
 def _name(table: str, setting: Setting) -> str:
     """The parameter behind a flag."""
     return flag(table, *setting.names)[2:].replace("-", "_")
-
-
-def _optional(kind: Any) -> bool:
-    return get_origin(kind) in (UnionType, Union)
 
 
 def passed_flags(tables: Sequence[str], values: dict[str, Any], assignments: Sequence[str]) -> Flags:

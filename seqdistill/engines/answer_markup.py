@@ -22,7 +22,7 @@ QUESTION = [{"role": "user", "content": "QUESTIONWORD"}]
 
 @dataclass(frozen=True)
 class AnswerMarkup:
-    """What stands around an assistant's answer in the rendered text, from the generation prompt on."""
+    """What surrounds an assistant's answer in the rendered text, from the generation prompt on."""
 
     prompt: str = ""  # a whole prompt, which ends with the generation prompt
     before: str = ""  # before an answer without reasoning
@@ -134,7 +134,7 @@ def _special(tokenizer: Any) -> frozenset[int]:
 
 
 def _without_end(answer: str, after: str) -> str:
-    """An answer less the white space that the template writes behind it."""
+    """An answer less the white space that the template writes after it."""
     space = after[: len(after) - len(after.lstrip())] if after.strip() else ""
     return answer.removesuffix(space) if space else answer
 

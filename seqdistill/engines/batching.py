@@ -31,7 +31,7 @@ class Batching:
 def begin(model: Any, rows: Sequence[list[int]], pad: int, sharing: int, max_tokens: int) -> dict[str, Any]:
     """A padded batch as `generate` takes it, with the cache of what all its rows begin with, computed once.
 
-    A task's instructions stand before every prompt: on the demo they are half of what the teacher reads.
+    A task's instructions begin every prompt: on the demo they are half of what the teacher reads.
     """
     import torch
 

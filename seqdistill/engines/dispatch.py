@@ -21,7 +21,7 @@ from seqdistill.errors import SeqdistillError
 
 REFUSALS_PER_RETRY = 5  # an answer of 429 says "later", not "broken": it may come this many times as often
 PATIENCE_SECONDS = {False: 4.0, True: 120.0}  # how long an endpoint may be out of reach: at the start, and once it has answered
-DOWN_SECONDS = {False: 30.0, True: 600.0}  # how long it may say that what is behind it is down
+DOWN_SECONDS = {False: 30.0, True: 600.0}  # how long a gateway may say that its model is down
 REFUSING_SECONDS = 600.0  # how long it may refuse everything for load; longer where it names long pauses or answers take long
 ALIKE_AT_START = 10  # failures of one kind, and no answer yet: the others would fail so, too
 ALIKE_LATER = 50  # the same after answers

@@ -58,7 +58,7 @@ class Endpoint:
     answers: int = 0
     failures: Counter[str] = field(default_factory=Counter)  # by kind, since the last answer
     out: SeqdistillError | None = None  # why it is not used any more
-    away_since: float | None = None  # it cannot be reached, or what is behind it is down
+    away_since: float | None = None  # since when it cannot be reached, or its model is down
     away_at: float = 0.0
     away_tries: int = 0
     refusing_since: float | None = None  # it refuses for load, with no answer in between
@@ -276,6 +276,6 @@ def _hint(failure: Failure, response: Any) -> str:
 
 
 def _is_same_model(served: str, requested: str) -> bool:
-    """Whether one name is the other with more to it: an owner or a path before it, a date or a quantisation behind it."""
+    """Whether one name is the other with more to it: an owner or a path before it, a date or a quantisation after it."""
     names = [re.sub(r"[^a-z0-9]", "", name.lower().rstrip("/").rpartition("/")[2]) for name in (served, requested)]
     return names[0] in names[1] or names[1] in names[0]

@@ -17,8 +17,8 @@ from typing import Any
 from seqdistill.engines.generation_config import active_settings
 from seqdistill.engines.models import locate
 from seqdistill.errors import SeqdistillError, UsageError
+from seqdistill.files import folder_beside
 from seqdistill.recipe.tables import JudgeConfig, ModelConfig, StudentConfig, TeacherConfig
-from seqdistill.records import folder_beside
 
 HUB_SECONDS = 5.0  # to connect to the hub, or to wait for its reply; HF_HUB_ETAG_TIMEOUT sets it
 NAMED_KEYS = 3  # of the tensors that a checkpoint lacks

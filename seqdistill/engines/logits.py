@@ -42,7 +42,7 @@ class FirstToken:
 
 
 class OneOf:
-    """Lets through only the tokens of some texts, each with a stop token behind it."""
+    """Lets through only the tokens of some texts, each followed by a stop token."""
 
     def __init__(self, texts: list[list[int]], stops: list[int], width: int) -> None:
         """`width` is the prompts' length, from which on a row is compared with the texts."""
@@ -183,7 +183,7 @@ class Written:
     """Reports each row's tokens as they are written; changes nothing. Stands behind what notes log-probabilities."""
 
     def __init__(self, names: list[str], width: int, stops: Sequence[int], noted: TopLogprobs | None, heard: Heard) -> None:
-        """`names` are those of the rows, `width` is the prompts' length; what stands behind one of `stops` is padding."""
+        """`names` are those of the rows, `width` is the prompts' length; what follows one of `stops` is padding."""
         self._names, self._width, self._stops, self._noted, self._heard = names, width, frozenset(stops), noted, heard
         self._left = list(range(len(names)))
 

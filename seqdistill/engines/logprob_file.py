@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from seqdistill.engines.logprobs import TokenLogprobs, logprobs_in
-from seqdistill.records import atomic_path
+from seqdistill.files import atomic_path
 
 ROWS_A_GROUP = 256  # samples in memory: with 20 likeliest tokens, 500 tokens long, some 100 MB
 

@@ -25,7 +25,7 @@ from seqdistill.records import from_json
 PATH = "/v1/chat/completions"
 MOST_REQUESTS = 50_000  # in one file, as OpenAI limits it
 MOST_BYTES = 200_000_000
-MARK = "seqdistill"  # the key of a batch's metadata under which its name stands
+MARK = "seqdistill"  # the key of a batch's metadata that holds its name
 NOT_A_BATCH_API = "check the base URL, then run again; batches continue without us"
 ENDED = ("completed", "failed", "expired", "cancelled")
 
@@ -276,7 +276,6 @@ def _response(row: dict[str, Any]) -> tuple[int | None, dict[str, Any]]:
 
 def _row(line: bytes) -> dict[str, Any]:
     try:
-        row = from_json(line)
+        return as_dict(from_json(line))
     except ValueError:
         return {}
-    return row if isinstance(row, dict) else {}

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from seqdistill.engines.dialect import WRONG_SCHEMA
 from seqdistill.engines.pace import spoken_pause
-from seqdistill.engines.replies import as_dict, choices_in, error_of, has_answer, has_error
+from seqdistill.engines.replies import as_dict, as_list, choices_in, error_of, has_answer, has_error
 from seqdistill.engines.usage import usage_of
 from seqdistill.errors import SeqdistillError, UsageError
 
@@ -39,7 +39,7 @@ class Failure(Exception):
     message: str
     scope: Scope = "try"  # what it ends: another try may help, or none of this request, or none at this endpoint
     is_rate_limited: bool = False  # the endpoint refused for load
-    is_down: bool = False  # the endpoint, or what is behind it, does not work at present
+    is_down: bool = False  # the endpoint, or the model that it forwards to, does not work at present
     is_unreachable: bool = False  # the request never reached the endpoint
     may_be_billed: bool = False  # the request was sent, and perhaps billed, but its answer did not arrive: its hold stays
     is_permanent: bool = False  # the same request would fail again
@@ -267,7 +267,7 @@ def _over_limit(text: str) -> bool:
 
 
 def status_of(error: Mapping[str, Any]) -> int | None:
-    """The HTTP status that an error in a reply stands for; None where it does not say."""
+    """The HTTP status that an error in a reply means; None where it does not say."""
     for key in ("code", "status", "status_code", "http_code", "type"):
         value = error.get(key)
         if isinstance(value, (int, str)) and not isinstance(value, bool) and re.fullmatch(r"[45]\d\d", str(value)):
@@ -302,8 +302,7 @@ def no_answer(who: Who, reply: Any, *, proven: bool) -> Failure:
 
 def _error_of_choice(reply: Mapping[str, Any]) -> dict[str, Any]:
     """The error in a choice that ended by one, as routers write it."""
-    choices = reply.get("choices")
-    errors = [as_dict(as_dict(choice).get("error")) for choice in choices] if isinstance(choices, list) else []
+    errors = [as_dict(as_dict(choice).get("error")) for choice in as_list(reply.get("choices"))]
     return next((error_of(error) for error in errors if error), {})
 
 

@@ -49,8 +49,7 @@ def choices_in(reply: Any) -> list[dict[str, Any]]:
 
     A choice without a message that ended at a limit or a filter is an empty answer.
     """
-    choices = as_dict(reply).get("choices")
-    return [one for one in map(_with_message, choices) if one] if isinstance(choices, list) else []
+    return [one for one in map(_with_message, as_list(as_dict(reply).get("choices"))) if one]
 
 
 def _with_message(raw: Any) -> dict[str, Any] | None:
@@ -153,7 +152,7 @@ def error_of(reply: Any) -> dict[str, Any]:
 
 def _place(loc: Any) -> list[str]:
     """The path to a field in pydantic's `loc`."""
-    return [str(part) for part in loc if part != "body"] if isinstance(loc, list) else []
+    return [str(part) for part in as_list(loc) if part != "body"]
 
 
 def _with_inner(error: dict[str, Any]) -> dict[str, Any]:
@@ -201,9 +200,7 @@ def _inner(value: Any) -> str:
 def reasoning_in(message: Mapping[str, Any]) -> str:
     """The reasoning that a message holds beside or among the parts of its content."""
     beside = next((t for key in REASONING if key in message and (t := thoughts_of(message[key]))), "")
-    content = message.get("content")
-    among = [part for part in content if _is_thought(part)] if isinstance(content, list) else []
-    return beside or thoughts_of(among)
+    return beside or thoughts_of([part for part in as_list(message.get("content")) if _is_thought(part)])
 
 
 def content_in(message: Mapping[str, Any]) -> Any:
@@ -215,8 +212,7 @@ def content_in(message: Mapping[str, Any]) -> Any:
 
 def refusal_in(message: Mapping[str, Any]) -> str:
     """The refusal that a message holds beside its content, or as a part of it."""
-    content = message.get("content")
-    parts = [text_of(as_dict(part).get("refusal")) for part in content] if isinstance(content, list) else []
+    parts = [text_of(as_dict(part).get("refusal")) for part in as_list(message.get("content"))]
     return text_of(message.get("refusal")) or "".join(parts)
 
 
@@ -284,10 +280,19 @@ def as_dict(value: Any) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
+def as_list(value: Any) -> list[Any]:
+    """The value, where it is a list; else an empty one."""
+    return value if isinstance(value, list) else []
+
+
+def objects(value: Any) -> list[dict[str, Any]]:
+    """The objects in a list; none for anything else."""
+    return [one for one in value if isinstance(one, dict)] if isinstance(value, list) else []
+
+
 def _tool_calls(message: Mapping[str, Any]) -> list[dict[str, str]] | None:
     """The calls in a message by name, with their arguments as the text the model wrote; None without any."""
-    listed = message.get("tool_calls")
-    functions = [as_dict(call).get("function") for call in listed] if isinstance(listed, list) else []
+    functions = [as_dict(call).get("function") for call in as_list(message.get("tool_calls"))]
     functions = functions or [message.get("function_call")]
     calls = [as_dict(function) for function in functions if function]
     return [{"name": text_of(call.get("name")), "arguments": _arguments(call.get("arguments"))} for call in calls] or None

@@ -8,7 +8,7 @@ import time
 from collections.abc import AsyncIterable, AsyncIterator, Iterable
 from typing import Any
 
-from seqdistill.engines.replies import REASONING, as_dict, reasoning_in, says_end, text_of
+from seqdistill.engines.replies import REASONING, as_dict, as_list, reasoning_in, says_end, text_of
 from seqdistill.engines.usage import added_up, count, merged, reported
 from seqdistill.records import from_json
 
@@ -86,9 +86,8 @@ class Joined:
                 self.error = {**chunk, "error": error} if error else chunk
             return
         self._head = {**{key: part for key, part in chunk.items() if key not in ("choices", "usage", "object")}, **self._head}
-        choices = chunk.get("choices")
         self._usage = merged(self._usage, reported({**chunk, "choices": None}))
-        for choice in choices if isinstance(choices, list) else []:
+        for choice in as_list(chunk.get("choices")):
             self._add_choice(as_dict(choice))
 
     def _add_choice(self, choice: dict[str, Any]) -> None:
@@ -106,7 +105,7 @@ class Joined:
         if refused:
             whole["refusal"] = whole.get("refusal", "") + refused
         calls = delta.get("tool_calls")
-        for call in calls if isinstance(calls, list) else []:
+        for call in as_list(calls):
             self._add_call(whole["calls"], as_dict(call))
         if self.begun_at is None and (text or thoughts or refused or calls):
             self.begun_at = time.perf_counter()

@@ -192,7 +192,7 @@ class TransformersEngine:
 
     def _score(self, request: Request) -> Completion:
         """The text's negative log-likelihood in nats, `raw["nll"]`, and the number of tokens it is summed over, all but the
-        first. One text at a time: what stands beside it in a batch cannot move it.
+        first. One text at a time: the others in a batch cannot change its score.
         """
         import torch
 

@@ -10,18 +10,11 @@ from typing import Any
 from seqdistill.engines.loading import generation_config, load
 from seqdistill.errors import UsageError
 from seqdistill.export.written import note_written, written_outside
+from seqdistill.files import atomic_path, atomic_write, folder_beside
 from seqdistill.progress import Progress
 from seqdistill.recipe.reading import nearest
 from seqdistill.recipe.tables import ModelConfig, Recipe, TrainConfig
-from seqdistill.records import (
-    Sample,
-    atomic_path,
-    atomic_write,
-    file_sha256,
-    folder_beside,
-    read_samples,
-    write_jsonl,
-)
+from seqdistill.records import Sample, file_sha256, read_samples, write_jsonl
 from seqdistill.runs import Run
 from seqdistill.stages.train.mixing import mixed
 
@@ -129,7 +122,7 @@ def export_data(run: Run, recipe: Recipe, name: str, out: Path | None, progress:
     return counts
 
 
-def data_folder(run: Run, name: str, out: Path | None = None) -> Path:
+def data_folder(run: Run, name: str, out: Path | None) -> Path:
     """Where the data of a shape goes."""
     return out or run.path / "export" / f"data-{name}"
 

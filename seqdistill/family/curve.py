@@ -21,10 +21,9 @@ from seqdistill.stages.evaluate import inputs as eval_inputs
 from seqdistill.stages.evaluate.shown import percent
 from seqdistill.stages.evaluate.statistics.intervals import FEWEST
 from seqdistill.stages.train.early import check_settings
+from seqdistill.stages.train.methods import hidden
 from seqdistill.tasks.prompt_files import load_prompts
 from seqdistill.tasks.templates import load_template
-
-WEIGHTS_OF_A_CUT = ("features", "attention", "relations", "distances")  # of [train]: they need the layers' origins
 
 
 @dataclass(frozen=True)
@@ -108,7 +107,7 @@ def _check(run: Run, recipe: Recipe) -> list[str]:
     check_settings(recipe, run)
     if recipe.train.limit is not None:
         raise UsageError("[train] limit does not apply to a curve, which chooses the number of rows itself", "leave it out")
-    if recipe.train.steps or (recipe.train.width < 1 and any(getattr(recipe.train, name) for name in WEIGHTS_OF_A_CUT)):
+    if recipe.train.steps or (recipe.train.width < 1 and hidden.term_weights(recipe.train)):
         raise UsageError(
             "a curve needs one untrained student for all its parts, and this one is cut by the rows it is trained on",
             "leave out [train] steps, or with width the weights of hidden states",

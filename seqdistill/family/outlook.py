@@ -38,7 +38,7 @@ from seqdistill.stages.evaluate.statistics.intervals import (
     shared_groups,
 )
 
-TIMES = (2, 4, 8, 16)  # times the rows at hand
+TIMES = (2, 4, 8, 16)  # times the rows of this run
 MOST_TIMES = 1000.0  # no statement reaches further
 LIKELY = 0.8  # a chance that is named as one
 

@@ -1,15 +1,14 @@
 """The pages of sweep and curve: what was found, a table, pictures. One self-contained HTML file each, no script."""
 
-import base64
-import hashlib
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from seqdistill.family.picture import Level, Mark, Picture
-from seqdistill.records import atomic_write, visible
+from seqdistill.files import atomic_write
 from seqdistill.runs import Run
+from seqdistill.stages.evaluate.report.page import environment_of, hash_of
 from seqdistill.stages.evaluate.shown import count, percent, point, times
 from seqdistill.version import __version__
 
@@ -161,33 +160,28 @@ def _write(
     note: str,
     facts: Sequence[tuple[str, str]],
 ) -> None:
-    from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
 
-    def shown(value: Any) -> Any:
-        return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
-
-    environment = Environment(
-        loader=PackageLoader("seqdistill.family", ""), autoescape=True, undefined=StrictUndefined, finalize=shown
-    )
     packages = "seqdistill.stages.evaluate.report", "seqdistill.family"
     style = "".join((files(package) / "report.css").read_text(encoding="utf-8") for package in packages)
-    page = environment.get_template(
-        "report.html.jinja"
-    ).render(
-        style=Markup(style),  # noqa: S704 - our own files
-        style_hash=f"sha256-{base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()}",
-        title=run.path.absolute().name,
-        what=what,
-        headline=document["verdict"][0],
-        said=document["verdict"][1:],
-        names=[("measured by", document["phrase"]), ("margin", f"{document['margin']:g} points")],
-        columns=columns,
-        rows=rows,
-        pictures=pictures,
-        note=note,
-        facts=[*facts, ("machine", document["machine"]["gpu"] or document["machine"]["processor"])],
-        version=__version__,
+    page = (
+        environment_of("seqdistill.family")
+        .get_template("report.html.jinja")
+        .render(
+            style=Markup(style),  # noqa: S704 - our own files
+            style_hash=hash_of(style),
+            title=run.path.absolute().name,
+            what=what,
+            headline=document["verdict"][0],
+            said=document["verdict"][1:],
+            names=[("measured by", document["phrase"]), ("margin", f"{document['margin']:g} points")],
+            columns=columns,
+            rows=rows,
+            pictures=pictures,
+            note=note,
+            facts=[*facts, ("machine", document["machine"]["gpu"] or document["machine"]["processor"])],
+            version=__version__,
+        )
     )
     with atomic_write(path) as file:
         file.write(page)

@@ -18,11 +18,12 @@ from typing import Any
 from seqdistill.engines import Completion, Request
 from seqdistill.engines.openai_batch import Batch, BatchEndpoint, NotNow
 from seqdistill.errors import SeqdistillError, UsageError
+from seqdistill.files import atomic_write
 from seqdistill.journal.asking import Asker, Missing
 from seqdistill.journal.budget import FREE, Source
 from seqdistill.journal.storage import REQUEST_KEYS, Hold, Journal
 from seqdistill.progress import Progress
-from seqdistill.records import atomic_write, read_jsonl, to_line
+from seqdistill.records import read_jsonl, to_line
 
 FIRST_PAUSE_SECONDS = 0.5  # between two looks at a batch; each pause is longer, up to the longest
 LONGEST_PAUSE_SECONDS = 60.0

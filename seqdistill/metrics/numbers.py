@@ -142,7 +142,7 @@ def has_alternatives(text: str) -> bool:
 
 
 def _marked(text: str) -> tuple[str, list[Numeral]] | None:
-    """What is behind the last mark that has numerals behind it, and these; None where a whole solution is, and no answer."""
+    """What follows the last mark with numerals after it, and these; None where that is a whole solution and not an answer."""
     last = max((one.start for one in numerals(text)), default=-1)
     marks = [mark for mark in _MARKED.finditer(text) if mark.end() <= last]
     if not marks or not (found := list(numerals(rest := text[marks[-1].end() :]))):
@@ -151,7 +151,7 @@ def _marked(text: str) -> tuple[str, list[Numeral]] | None:
 
 
 def _is_worked(mark: str, above: str, rest: str, first: Numeral) -> bool:
-    """Whether a mark is the heading of a worked solution, or speaks of the answer without saying it."""
+    """Whether a mark is the heading of a worked solution, or mentions the answer without saying it."""
     before = rest[: first.start]
     if _HOW.match(rest) or (_WORDS.search(before) and _PAUSE.search(before)):  # the solution is simple. She sold 48 ...
         return True
@@ -196,7 +196,7 @@ def only_number(text: str) -> Fraction | None:
     return found[0].value
 
 
-def written(value: Fraction) -> str:
+def normal_form(value: Fraction) -> str:
     """A number in normal form: 1050, -2.5, and 1/3 where there is no decimal."""
     bottom, places = value.denominator, 0
     while bottom % 10 == 0 or bottom % 5 == 0 or bottom % 2 == 0:
@@ -226,7 +226,7 @@ def _mentioned(text: str) -> set[str]:
     found: set[str] = set()
     for one in numerals(text):
         if one.value is not None:
-            found.add(written(one.value))
+            found.add(normal_form(one.value))
         elif text[one.start] == OPEN or "±" in text[one.start : one.end]:
             found |= _mentioned(re.sub(f"[{OPEN}{CLOSE}±]", " ", text[one.start : one.end]))
         else:
@@ -240,7 +240,7 @@ def _mentioned(text: str) -> set[str]:
 def answer_number(text: str) -> str | None:
     """The number that a text gives as its answer, in normal form: in its last box, or else as `stated_number` finds it."""
     value = answer_value(text)
-    return None if value is None else written(value)
+    return None if value is None else normal_form(value)
 
 
 def answer_value(text: str) -> Fraction | None:

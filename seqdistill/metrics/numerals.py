@@ -307,35 +307,52 @@ def _valued(match: re.Match[str], text: str) -> tuple[int, Fraction | None]:
         whole, over, under = (int(part[:LONGEST]) for part in re.findall(r"\d+", written))
         value = whole + Fraction(over, under) if under else None
     elif match["fraction"]:
-        bare = re.sub(r"^[+\-$€£¥\s]+", "", written)
-        if bare.startswith("\\"):
-            top_text, bottom_text = re.findall(_SIGNED, bare)
-        else:
-            top_text, _, bottom_text = bare.rpartition("/")
-        negative ^= ("-" in top_text) ^ ("-" in bottom_text)
-        top, bottom = (decimal(re.sub(r"[-\s]", "", part)) for part in (top_text, bottom_text))
-        value = top / bottom if top is not None and bottom else None
+        value, is_opposite = _quotient(written)
+        negative ^= is_opposite
     else:
-        value = decimal(match["digits"])
-        if value is not None and match["ten"]:
-            power = int(re.findall(r"[+-]?\d+", match["ten"])[-1])
-            value = value * Fraction(10) ** power if abs(power) <= LARGEST_POWER else None
-        elif raised := _RAISED.match(text, end):
-            power, end = int(raised["power"]), raised.end()
-            small = value is not None and abs(power) <= LARGEST_POWER and len(match["digits"]) <= 6 and (value or power > 0)
-            value = value**power if small and value is not None else None
-        elif (multiple := _MULTIPLE.match(text, end)) and (multiple["word"] or _may_be_short(multiple["short"], written)):
-            end = multiple.end()
-            power = _MULTIPLES[multiple[0].strip().lower()]
-            value = value and value * 10**power
-            while multiple["word"] and multiple["word"] > "\x7f" and (less := _LESS.match(text, end)):
-                power, before = _MULTIPLES[less["word"]] if less["word"] else 0, power
-                if power >= before or value is None:
-                    break
-                value, end = value + int(less["digits"]) * 10**power, less.end()
+        end, value = _scaled(match, text)
     if (more := _NOT_ALONE.match(text, end)) and not (more[0] == "!" and _EXCLAIMS.match(text)):
         return end, None
     return end, -value if negative and value is not None else value
+
+
+def _quotient(written: str) -> tuple[Fraction | None, bool]:
+    """The value of a fraction without its signs, and whether those of its two parts differ."""
+    bare = re.sub(r"^[+\-$€£¥\s]+", "", written)
+    if bare.startswith("\\"):
+        top_text, bottom_text = re.findall(_SIGNED, bare)
+    else:
+        top_text, _, bottom_text = bare.rpartition("/")
+    top, bottom = (decimal(re.sub(r"[-\s]", "", part)) for part in (top_text, bottom_text))
+    return top / bottom if top is not None and bottom else None, ("-" in top_text) != ("-" in bottom_text)
+
+
+def _scaled(match: re.Match[str], text: str) -> tuple[int, Fraction | None]:
+    """Where a number in digits ends, with the power or the multiple that follows, and its value."""
+    value, end = decimal(match["digits"]), match.end()
+    if value is not None and match["ten"]:
+        power = int(re.findall(r"[+-]?\d+", match["ten"])[-1])
+        return end, value * Fraction(10) ** power if abs(power) <= LARGEST_POWER else None
+    if raised := _RAISED.match(text, end):
+        power = int(raised["power"])
+        is_small = abs(power) <= LARGEST_POWER and len(match["digits"]) <= 6 and (value or power > 0)
+        return raised.end(), value**power if value is not None and is_small else None
+    multiple = _MULTIPLE.match(text, end)
+    if multiple and (multiple["word"] or _may_be_short(multiple["short"], match[0])):
+        return _multiplied(value, multiple, text)
+    return end, value
+
+
+def _multiplied(value: Fraction | None, multiple: re.Match[str], text: str) -> tuple[int, Fraction | None]:
+    """Where a number with its multiple ends, with the smaller ones that follow in 1万5千, and its value."""
+    end, power = multiple.end(), _MULTIPLES[multiple[0].strip().lower()]
+    value = value and value * 10**power
+    while multiple["word"] and multiple["word"] > "\x7f" and (less := _LESS.match(text, end)):
+        power, before = _MULTIPLES[less["word"]] if less["word"] else 0, power
+        if power >= before or value is None:
+            break
+        value, end = value + int(less["digits"]) * 10**power, less.end()
+    return end, value
 
 
 def _may_be_short(word: str, written: str) -> bool:

@@ -108,7 +108,7 @@ _SUM = re.compile(r"\s{0,3}[+*×÷=≈^](?!\s?\()|\s{1,3}[−/]\s")
 def _is_operand(before: str, first: str) -> bool:
     """Whether what follows these characters is a term of a sum: a sign of calculation before it, or a plus of its own."""
     left = before.rstrip()
-    if first.startswith("+"):  # a country code stands at its plus, and behind no number
+    if first.startswith("+"):  # a country code follows its plus, and no number precedes it
         return first[1:2].isspace() or left[-1:].isdigit() or left[-1:] in (")", "=", "+", "*", "×")
     return left[-1:] in ("+", "*", "×", "÷", "=", "≈", "^")
 

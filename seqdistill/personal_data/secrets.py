@@ -51,6 +51,7 @@ _PLACEHOLDER = re.compile(
 
 
 def secrets(text: str) -> Iterator[Finding]:
+    """The keys, passwords and private keys in a text."""
     if "PRIVATE KEY" in text:
         yield from (_secret(match, 0) for match in _PEM.finditer(text))
     if any(sign in text for sign in _ISSUED_SIGNS):

@@ -127,7 +127,7 @@ def _dotted(kind: Any, *above: str) -> list[str]:
 
 def check_value(setting: "Field[Any]", kind: Any, value: Any, place: str) -> None:
     """Raises UsageError for a value that one setting cannot take; `place` is its flag, or file, table and key."""
-    accepted = [part for part in get_args(kind) if part is not type(None)] if _is_union(kind) else [kind]
+    accepted = [part for part in get_args(kind) if part is not type(None)] if is_union(kind) else [kind]
     if value is None and type(None) in get_args(kind):
         return
     accepted = [part for part in accepted if get_origin(part) is list and isinstance(value, list)] or accepted
@@ -173,7 +173,8 @@ def _check_plain(value: Any, place: str) -> None:
 _KIND_NAMES = {str: "a string", int: "a whole number", float: "a number", bool: "true or false", dict: "a table"}
 
 
-def _is_union(kind: Any) -> bool:
+def is_union(kind: Any) -> bool:
+    """Whether a setting may be of several types, as `int | None`."""
     return get_origin(kind) in (types.UnionType, typing.Union)
 
 

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from seqdistill.errors import UsageError
+from seqdistill.files import atomic_write
 from seqdistill.recipe.reading import Layer, check_secrets, check_tables, merge, read_recipe, relative_path, resolve, with_paths
 from seqdistill.recipe.tables import GenerateConfig, Recipe, flag
-from seqdistill.records import atomic_write, file_sha256, is_sealed, json_text, seal
+from seqdistill.records import file_sha256, is_sealed, json_text, seal
 
 TEMPLATE = "recipe.template.toml"  # the run's copy of the task template, where the recipe names a file
 KNOWN = ("recipe_folder", "recipe", "template", "template_sha256", "remembered")  # what run.json holds beside its hashes

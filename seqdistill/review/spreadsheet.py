@@ -23,7 +23,8 @@ from seqdistill.decisions import (
     seen_text,
 )
 from seqdistill.errors import UsageError
-from seqdistill.records import atomic_write, conversation_text
+from seqdistill.files import atomic_write
+from seqdistill.records import conversation_text
 from seqdistill.review.filtered_rows import FilteredRows, Row
 from seqdistill.runs import Run
 

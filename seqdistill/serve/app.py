@@ -21,7 +21,7 @@ from seqdistill.serve.http_errors import JSON_HEADERS, HttpError
 from seqdistill.serve.log import Exchange, Log, answer_id
 from seqdistill.serve.metrics import CONTENT_TYPE, Metrics
 from seqdistill.serve.replies import Events, encoded, headers_of, whole, written_choices
-from seqdistill.serve.routing import drawn
+from seqdistill.serve.routing import uniform_draw
 from seqdistill.serve.student import Chunk, StudentFailed
 from seqdistill.serve.teacher import TeacherFailed
 
@@ -233,7 +233,7 @@ class App:
                 self._log.answered(one)  # the teacher's answers were logged when they were stored
         first = exchanges[0]
         may_be_checked = self._limits.shadow > 0 and head.by == "student" and first.text
-        if may_be_checked and drawn("shadow", [], first.id) < self._limits.shadow:
+        if may_be_checked and uniform_draw("shadow", [], first.id) < self._limits.shadow:
             self._shadow(incoming, first)
 
     def _by_teacher(self, one: FromTeacher) -> None:

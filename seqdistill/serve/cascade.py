@@ -18,7 +18,7 @@ from seqdistill.engines.streams import joined
 from seqdistill.records import Message, prompt_id, request_seed
 from seqdistill.serve.chat import Chat
 from seqdistill.serve.completions import chunks_of, finish_reason_of, reply_of
-from seqdistill.serve.routing import ServedThreshold, Switch, drawn
+from seqdistill.serve.routing import ServedThreshold, Switch, uniform_draw
 from seqdistill.serve.student import Chunk, Student, StudentFailed, TooLong, Wanted, texts_in
 from seqdistill.serve.teacher import Stored, Teacher, TeacherFailed, cut
 from seqdistill.serve.views import Views
@@ -124,7 +124,7 @@ class Cascade:
             return "no student"
         if self.switch.teacher_only:
             return "teacher only"
-        if self.share < 1 and drawn("share", incoming.student, incoming.name) >= self.share:
+        if self.share < 1 and uniform_draw("share", incoming.student, incoming.name) >= self.share:
             return "share"
         return ""
 

@@ -48,7 +48,7 @@ def promise_in(document: dict[str, Any], by_hand: float | None, place: str, run:
     return ServedThreshold(float(threshold), kind, samples, target=target, risk=document.get("risk"))
 
 
-def drawn(purpose: str, messages: list[Message], name: str | None) -> float:
+def uniform_draw(purpose: str, messages: list[Message], name: str | None) -> float:
     """A number from 0 to 1 for a request, by a hash of its name or else its messages: the same request, the same number."""
     text = name if name is not None else json.dumps(messages, sort_keys=True)
     return int.from_bytes(hashlib.sha256(f"{purpose} {text}".encode(errors="replace")).digest()[:7]) / (1 << 56)

@@ -20,6 +20,7 @@ from seqdistill.engines.replies import (
     content_in,
     error_in,
     finish_reason,
+    objects,
     reasoning_in,
     refusal_in,
     says_end,
@@ -254,8 +255,7 @@ class _Events:
             if chunk.get("error"):
                 self.failure = str(chunk["error"])[:SHOWN]
                 return chunks
-            listed = chunk.get("choices")
-            chunk["choices"] = [one for one in listed if isinstance(one, dict)] if isinstance(listed, list) else []
+            chunk["choices"] = objects(chunk.get("choices"))
             for choice in chunk["choices"]:
                 if not (type(index := choice.get("index")) is int and index >= 0):
                     choice["index"] = 0
@@ -375,4 +375,4 @@ async def served_names(address: Address) -> list[str]:
         raise SeqdistillError(
             f"the student at {address.name} cannot be reached: {error or 'no answer'}", "start it first, or check the base URL"
         ) from None
-    return [str(one["id"]) for one in listed or () if isinstance(one, dict) and "id" in one]
+    return [str(one["id"]) for one in objects(listed) if "id" in one]

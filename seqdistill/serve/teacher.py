@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from seqdistill.engines import PERMANENT_ERRORS, Completion, Request
-from seqdistill.engines.replies import as_dict, text_of, written_in
+from seqdistill.engines.replies import as_dict, as_list, text_of, written_in
 from seqdistill.errors import Incomplete, SeqdistillError
 from seqdistill.journal.asking import Asker, missing_requests
 from seqdistill.journal.budget import Source
@@ -142,8 +142,7 @@ class _Listener:
         self._number, self._on_text, self._shown = number, on_text, shown
 
     def chunk(self, chunk: dict[str, Any]) -> None:
-        choices = chunk.get("choices")
-        for choice in choices if isinstance(choices, list) else []:
+        for choice in as_list(chunk.get("choices")):
             added = text_of(as_dict(as_dict(choice).get("delta")).get("content"))
             if added and as_dict(choice).get("index", 0) == 0 and (new := self._shown.add(added)):
                 self._on_text(self._number, new)

@@ -202,5 +202,6 @@ def wide_encoding(start: bytes) -> str | None:
 
 
 def start_of(path: Path) -> bytes:
+    """The first bytes of a file's content, unpacked where it is compressed."""
     with opened(path) as file:
         return file.read(4096)

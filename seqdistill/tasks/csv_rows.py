@@ -19,6 +19,7 @@ DELIMITERS = ",;\t|"
 
 
 def csv_rows(path: Path, progress: Progress, unread: Unread) -> Iterator[Row]:
+    """The rows of a CSV or TSV file by its head, with their places; `unread` takes what cannot be read."""
     csv.field_size_limit(1 << 30)  # the default of 128 KiB is less than one long prompt
     encoding = _csv_encoding(path, progress)
     with opened(path) as binary, io.TextIOWrapper(binary, encoding, "surrogatepass", newline="") as file:

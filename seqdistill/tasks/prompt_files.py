@@ -7,7 +7,8 @@ Strict, because it runs before the first paid token. Does not prompt a model and
 import difflib
 import json
 import math
-from collections.abc import Mapping, Set
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
@@ -89,28 +90,27 @@ def load_rows(
     check_columns(columns)
     prompts: dict[str, tuple[Prompt, dict[str, Any]]] = {}
     places: dict[str, str] = {}
-    repeated = 0
+    counts = Counter[str]()
     otherwise: list[str] = []  # places of repeated prompts with another reference than the first
-    tools = replies = 0
     found: set[str] = set()
     used = variables(template)
     rows = hub_rows(source, progress or Silent()) if is_hub_source(source) else read_rows(Path(source), progress)
     for place, raw in rows:
         row = {str(key).strip(): value for key, value in raw.items()}
         if is_tree_message(row) and (row.get("parent_id") or row["role"] == "assistant"):
-            replies += 1
+            counts["replies"] += 1
             continue
         known = _known(row, columns, found)
         _check_keys(row, known, used | set(columns.values()), place)
         prompt = _prompt(row, known, template, used, place)
-        tools += bool(row.get("tools") or row.get("functions")) and not used & {"tools", "functions"}
+        counts["tools"] += bool(row.get("tools") or row.get("functions")) and not used & {"tools", "functions"}
         if prompt.id not in prompts:
             prompts[prompt.id] = prompt, row
             places[prompt.id] = place
             if len(prompts) == limit:
                 break
         elif value_text(known, "id", place) is None:
-            repeated += 1
+            counts["repeated"] += 1
             first, its_row = prompts[prompt.id]
             if first.reference is None and prompt.reference is not None:
                 prompts[prompt.id] = replace(first, reference=prompt.reference), its_row
@@ -125,19 +125,25 @@ def load_rows(
     if not may_lack:
         check_found({key: column for key, column in columns.items() if key not in RECORDED_KEYS}, found, row, source)
     say = (progress or Silent()).note
-    if repeated:
-        say(f"{source}: {repeated} rows repeat an earlier prompt and are sent once; give rows an id to send each of them")
-    if otherwise:
-        say(f"{source}: {len(otherwise)} of them have another reference than the first, which counts; see {otherwise[0]}")
-    if tools:
-        say(f"{source}: {tools} rows come with tools, which are not sent: write them into the template, {{{{ tools }}}}")
-    if replies:
-        say(f"{source}: {replies} messages further down in trees are no prompts by themselves and left out")
+    for note in _notes(counts, otherwise):
+        say(f"{source}: {note}")
     if columns_left_out := _left_out(row, prompt, used | set(columns.values())):
         say(f"{source}: {columns_left_out}")
     if not any(prompt.reference for prompt, _ in prompts.values()) and (column := _likely(row, REFERENCES, used)):
         say(f'{source}: no row has a reference; is it the column {column!r}? [task] columns = {{ reference = "{column}" }}')
     return list(prompts.values())
+
+
+def _notes(counts: Counter[str], otherwise: Sequence[str]) -> Iterator[str]:
+    """What was left out of the rows; `otherwise`: places of repeated prompts with another reference than the first."""
+    if counts["repeated"]:
+        yield f"{counts['repeated']} rows repeat an earlier prompt and are sent once; give rows an id to send each of them"
+    if otherwise:
+        yield f"{len(otherwise)} of them have another reference than the first, which counts; see {otherwise[0]}"
+    if counts["tools"]:
+        yield f"{counts['tools']} rows come with tools, which are not sent: write them into the template, {{{{ tools }}}}"
+    if counts["replies"]:
+        yield f"{counts['replies']} messages further down in trees are no prompts by themselves and left out"
 
 
 def _likely(row: Mapping[str, Any], names: tuple[str, ...], used: Set[str]) -> str | None:

@@ -15,6 +15,7 @@ from students import NOTICES, Scores, Way, experiment_of, flags_of, interval, ke
 
 RECIPE, WHOLE, ON_POLICY = "recipe", "whole vocabulary", "whole vocabulary, then 50 steps on_policy"
 FURTHER = {"max_steps": 50, "learning_rate": 1e-4, "max_completion_length": 64}
+GREEDY = FURTHER | {"top_k": 1, "learning_rate": 2e-5}
 
 
 def rows(count: int, epochs: float | None = None) -> Mapping[str, Mapping[str, object]]:
@@ -39,12 +40,14 @@ WAYS = (
     Way("3200 rows, 12 layers", {"student": {"model": "shrink:12"}, **rows(3200)}),
     Way("6400 rows", rows(6400), seeds=1),
     Way("6400 rows, 12 layers", {"student": {"model": "shrink:12"}, **rows(6400)}, seeds=1),
-    Way(
-        ON_POLICY,
-        {"train": {"method": "on_policy", "vocabulary": "all", "args": FURTHER}, **rows(1600)},
-        answers="references",  # only its prompts are used: the teacher scores what the student writes
-        seeds=2,
-        after=WHOLE,
+    *(
+        Way(
+            name,
+            {"train": {"method": "on_policy", "vocabulary": "all", "args": arguments}, **rows(1600)},
+            answers="references",  # only its prompts are used: the teacher scores what the student writes
+            after=WHOLE,
+        )
+        for name, arguments in ((ON_POLICY, FURTHER), (f"{ON_POLICY}, greedy", GREEDY))
     ),
 )
 

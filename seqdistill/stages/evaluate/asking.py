@@ -36,7 +36,7 @@ def ask_all(
     prompts: Sequence[Prompt],
     progress: Progress,
     recorded: Mapping[str, Completion],
-    items: Sequence[SafetyItem] = (),
+    items: Sequence[SafetyItem],
 ) -> tuple[dict[str, Completion], dict[str, Latencies]]:
     """Every model contestant's completion of every prompt, by request id, and how long each model takes, by role.
 

@@ -7,7 +7,7 @@ from seqdistill.stages.evaluate.shown import points, prompts
 
 
 def headline(judged: Mapping[str, Any], margin: float, first: str, second: str, number: str | None = None) -> str:
-    """What `judged` decides of "first less second" at a margin in points, with the number behind it: else the difference."""
+    """What `judged` decides of "first less second" at a margin in points, with its number: else the difference."""
     number = number or f"the difference is {points(dict(judged))}"
     return f"{judged['decision']}: {_decided(judged, f'{margin:g} points', first, second)}; {number}."
 

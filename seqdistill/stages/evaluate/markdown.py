@@ -6,7 +6,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from seqdistill.records import atomic_write, visible
+from seqdistill.files import atomic_write
+from seqdistill.records import visible
 from seqdistill.stages.evaluate.compare import Comparison
 from seqdistill.stages.evaluate.recommendation import recommend
 from seqdistill.stages.evaluate.result import EvalResult

@@ -10,6 +10,7 @@ from itertools import accumulate, chain, pairwise
 from pathlib import Path
 from typing import Any
 
+from seqdistill.decisions import FINAL
 from seqdistill.likeness import largest, similarities, whole_text
 from seqdistill.records import read_jsonl
 from seqdistill.stages.evaluate.answers import Answer
@@ -19,7 +20,6 @@ from seqdistill.stages.evaluate.table import comparator_of
 NEAREST = 3  # rows quoted of each kind
 FAR = 0.3  # cosine below which no row is called near
 CHARACTERS = 600  # of a quoted text
-ALWAYS_REMOVED = ("contamination",)  # rows that may not be trained on, whatever they would have taught
 QUOTED = ("base", "student", "teacher")
 
 OfPrompt = Mapping[str, Answer]  # the answers to one prompt, by role
@@ -140,7 +140,7 @@ def _why(
             "the teacher is wrong by the reference" if share else "the teacher is no nearer to the reference than the student"
         )
     nearest = training[0]["similarity"] if training else 0.0
-    missed = [row for row in removed if row["rule"] not in ALWAYS_REMOVED and row["kept_by"] is None]
+    missed = [row for row in removed if row["rule"] not in FINAL and row["kept_by"] is None]
     if missed and missed[0]["similarity"] > max(nearest, FAR):
         return f"filter removed a nearer row than any that was trained on: rule {missed[0]['rule']}"
     if not training:

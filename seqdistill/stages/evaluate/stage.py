@@ -7,7 +7,7 @@ with pairwise.
 
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 
@@ -85,12 +85,11 @@ def evaluate(run: Run, recipe: Recipe, progress: Progress) -> EvalResult:
         if forced:
             partial_file(paths["forced"]).unlink(missing_ok=True)
         write_model_card(run, scores)
-        failed = Counter(one.error for one in completions.values() if one.error and one.error != "not recorded")
-        failures = Counter({error: count for error, count in failed.items() if error not in PERMANENT_ERRORS})
-        if for_good := failed - failures:
-            kinds = ", ".join(f"{count} {error}" for error, count in for_good.most_common())
+        failures, for_good = _failures(completions)
+        if for_good:
             progress.note(
-                f"eval: {for_good.total()} requests cannot be answered ({kinds}); their prompts are left out of every score"
+                f"eval: {for_good.total()} requests cannot be answered ({_counted(for_good)}); their prompts are left out of "
+                "every score"
             )
         record.finish(
             dict.fromkeys(names)
@@ -100,20 +99,31 @@ def evaluate(run: Run, recipe: Recipe, progress: Progress) -> EvalResult:
             | ({"judgements.jsonl": len(judgements)} if recipe.eval.pairwise else {}),
             status="incomplete" if failures or inputs.is_without_teacher(contestants) else "complete",
             config={name: asdict(getattr(recipe, name)) for name in ("task", "generate", "eval")},
-            counts={"prompts": len(prompts), "answers": len(completions), "failed": failed.total()},
+            counts={"prompts": len(prompts), "answers": len(completions), "failed": failures.total() + for_good.total()},
             usage={contestant.role: usage(contestant, answers) for contestant in contestants if contestant.model}
             | ({"judge": {"usd": judge["usd"]}} if judge else {}),
             models={contestant.role: contestant.identity for contestant in contestants if contestant.identity},
             verdict=scores["verdict"],
         )
     if failures:
-        kinds = ", ".join(f"{number} {kind}" for kind, number in failures.most_common())
         raise Incomplete(
-            f"{failures.total()} of {len(completions)} requests failed ({kinds}); {paths['report']} is of the "
+            f"{failures.total()} of {len(completions)} requests failed ({_counted(failures)}); {paths['report']} is of the "
             f"{scores['n']} prompts that every model answered",
             f"run again to retry {failures.total()}",
         )
     return EvalResult(scores, paths, time.time() - record.started, up_to_date=False)
+
+
+def _failures(completions: Mapping[str, Completion]) -> tuple[Counter[str], Counter[str]]:
+    """How many requests failed, by error: those that the next run sends again, and those that fail for good."""
+    failed = Counter(one.error for one in completions.values() if one.error and one.error != "not recorded")
+    for_good = Counter({error: count for error, count in failed.items() if error in PERMANENT_ERRORS})
+    return failed - for_good, for_good
+
+
+def _counted(failures: Counter[str]) -> str:
+    """ "3 timeout, 1 http 500"."""
+    return ", ".join(f"{count} {error}" for error, count in failures.most_common())
 
 
 def without_teacher(

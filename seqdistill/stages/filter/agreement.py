@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from seqdistill.records import Sample
 from seqdistill.stages.filter.checks.words import Ints
-from seqdistill.stages.filter.scoring.answers import normal, read_json
+from seqdistill.stages.filter.scoring.answers import json_in, normal
 from seqdistill.tasks.answer_form import AnswerForm
 
 SHORT_REFERENCE = 5  # words
@@ -24,8 +24,8 @@ def agreement(sample: Sample, form: AnswerForm) -> int:
     reference = sample.reference
     if reference is None or not reference.strip():
         return NOT_COMPARED
-    if form.schema and (wanted := read_json(reference)):
-        found = read_json(sample.text)
+    if form.schema and (wanted := json_in(reference)):
+        found = json_in(sample.text)
         return AGREES if found and found[1] == wanted[1] else DIFFERS
     if form.choices or len(reference.split()) <= SHORT_REFERENCE:
         return AGREES if normal(sample.text) == normal(reference) else DIFFERS

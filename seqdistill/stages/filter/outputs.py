@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from seqdistill.records import atomic_write, to_line
+from seqdistill.files import atomic_write
+from seqdistill.records import to_line
 from seqdistill.stages.filter.report import Rejections
 from seqdistill.stages.filter.scan import Facts, Rows
 

@@ -112,7 +112,7 @@ def report(
     regions: Sequence[str],
 ) -> dict[str, Any]:
     """The content of report.json. `regions` are those whose phone numbers are known, to be left out of texts."""
-    show = partial(shown, regions=regions)
+    show = partial(excerpt, regions=regions)
     by_rule, kept = rejections.by_rule(), rejections.kept(np.arange(len(facts)))
     left, funnel = len(facts), []
     for step in STEPS:
@@ -242,7 +242,7 @@ def _examples(rejections: Rejections, read: Callable[[int], Sample], show: Show)
     return {rule: examples[rule] for rule in RULES if rule in examples}
 
 
-def shown(text: str, regions: Sequence[str]) -> str:
+def excerpt(text: str, regions: Sequence[str]) -> str:
     """A text cut to what a report shows, with personal data named by kind alone."""
     text = hidden(text, regions)  # before it is cut: half a key is no longer known for one
     return text if len(text) <= SHOWN else text[: SHOWN - 1] + "…"

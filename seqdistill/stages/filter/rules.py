@@ -94,7 +94,7 @@ def drop_constants(facts: Facts, rejections: Rejections, config: IntegrityConfig
     return found
 
 
-def drop_duplicates(facts: Facts, rejections: Rejections, order: Ints, scope: str, within: bool = False) -> None:
+def drop_duplicates(facts: Facts, rejections: Rejections, order: Ints, scope: str, within: bool) -> None:
     """Rejects all but the best of equal rows, `within` each prompt or of all; near-duplicates would reject most of them too."""
     digests = np.bitwise_xor(facts.digests, facts.prompts[:, None]) if within else facts.digests
     kept_by = exact_duplicates(digests, rejections.kept(order))
@@ -113,7 +113,7 @@ def drop_near_duplicates(
     config: NearDuplicatesConfig,
     read: Rows,
     progress: Progress,
-    within: bool = False,
+    within: bool,
 ) -> None:
     """Rejects the rows that almost repeat a better one, `within` their prompt or anywhere. Raises where the guard stops it."""
     if config.scope == "off":

@@ -10,10 +10,11 @@ from typing import Any
 
 from seqdistill.engines import Completion
 from seqdistill.engines.logprob_file import write_logprobs
+from seqdistill.files import atomic_write
 from seqdistill.journal.asking import answer
 from seqdistill.journal.storage import Journal
 from seqdistill.recipe.tables import GenerateConfig
-from seqdistill.records import Sample, atomic_write, to_line
+from seqdistill.records import Sample, to_line
 from seqdistill.stages.generate.plan import Planned, is_empty, repeats
 
 LOGPROBS = "logprobs.parquet"

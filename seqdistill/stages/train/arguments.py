@@ -165,6 +165,38 @@ def _check_validations(arguments: Mapping[str, Any]) -> None:
         )
 
 
+def _check_usable(passed: Mapping[str, Any], validate: bool) -> None:
+    if passed.get("packing_strategy") == "wrapped":
+        raise UsageError(
+            '[train.args] packing_strategy = "wrapped": cuts rows in two, and their halves are trained apart', 'use "bfd"'
+        )
+    validating = [
+        name for name in ("eval_strategy", "eval_steps", "eval_on_start") if passed.get(name) not in (None, False, "no")
+    ]
+    if validating and not validate:
+        name = validating[0]
+        raise UsageError(
+            f"[train.args] {name} = {passed[name]!r} needs validation rows, and there are none",
+            f"leave {name} out, or hold back more prompts with [filter] validation",
+        )
+
+
+def _check_cpu(passed: Mapping[str, Any], place: str) -> None:
+    """Raises UsageError for what only a GPU can do; `place` is where the precision is configured."""
+    if passed.get("fp16"):
+        raise UsageError(f"{place} fp16 = true: there is no GPU, and CPUs do not train in fp16", "leave fp16 out")
+    if passed.get("activation_offloading"):
+        raise UsageError(
+            "[train.args] activation_offloading = true: there is no GPU whose memory it would save",
+            "leave activation_offloading out",
+        )
+    if passed.get("bf16") and not _has_bfloat16():
+        raise UsageError(
+            f"{place} bf16 = true: this processor has no bfloat16 arithmetic and would emulate it, many times slower",
+            "leave bf16 out: the training is in float32",
+        )
+
+
 def trl_arguments(
     config: TrainConfig, kind: Any, defaults: Mapping[str, Any], max_length: int, validate: bool, work: Path
 ) -> Any:
@@ -181,33 +213,9 @@ def trl_arguments(
     launched = launcher_arguments(config)
     passed = {**launched, **config.args}
     place = "accelerate's mixed_precision:" if launched.keys() & {*PRECISIONS} else "[train.args]"
-    if passed.get("packing_strategy") == "wrapped":
-        raise UsageError(
-            '[train.args] packing_strategy = "wrapped": cuts rows in two, and their halves are trained apart', 'use "bfd"'
-        )
-    validating = [
-        name for name in ("eval_strategy", "eval_steps", "eval_on_start") if passed.get(name) not in (None, False, "no")
-    ]
-    if validating and not validate:
-        name = validating[0]
-        raise UsageError(
-            f"[train.args] {name} = {passed[name]!r} needs validation rows, and there are none",
-            f"leave {name} out, or hold back more prompts with [filter] validation",
-        )
-    on_cpu = bool(passed.get("use_cpu")) or not torch.accelerator.is_available()
-    if on_cpu and passed.get("fp16"):
-        raise UsageError(f"{place} fp16 = true: there is no GPU, and CPUs do not train in fp16", "leave fp16 out")
-    if on_cpu and passed.get("activation_offloading"):
-        raise UsageError(
-            "[train.args] activation_offloading = true: there is no GPU whose memory it would save",
-            "leave activation_offloading out",
-        )
-    if on_cpu and passed.get("bf16") and not _has_bfloat16():
-        raise UsageError(
-            f"{place} bf16 = true: this processor has no bfloat16 arithmetic and would emulate it, many times slower",
-            "leave bf16 out: the training is in float32",
-        )
-    if on_cpu:
+    _check_usable(passed, validate)
+    if passed.get("use_cpu") or not torch.accelerator.is_available():
+        _check_cpu(passed, place)
         device = {"bf16": False, "gradient_checkpointing": False, "dataloader_pin_memory": False}
         if processes() > 1 or passed.get("bf16"):
             device["use_cpu"] = True  # or accelerate would train in each of them alone, and refuse bfloat16

@@ -163,7 +163,7 @@ def _can_be_saved(config: Any) -> bool:
 
 
 def check_isolated(trainer: Any, rows: Sequence[Row], argument: str) -> None:
-    """Raises UsageError when a packed row changes what the model computes for the row behind it; `argument` packs the rows.
+    """Raises UsageError when a packed row changes what the model computes for the row after it; `argument` packs the rows.
 
     Measured by the trainer's own collator and model, as nothing else shows it: with some attention implementations and with
     recurrent layers, rows packed together attend to one another, and the loss alone looks right.

@@ -13,9 +13,10 @@ from typing import Any
 
 from seqdistill.engines.loading import load
 from seqdistill.errors import UsageError
+from seqdistill.files import atomic_folder
 from seqdistill.progress import Progress, Silent
 from seqdistill.recipe.tables import ModelConfig
-from seqdistill.records import Message, atomic_folder, file_sha256, write_json
+from seqdistill.records import Message, file_sha256, write_json
 from seqdistill.runs import Run
 from seqdistill.stages.train.cutting import completed, cut, decoder_layers, watched
 from seqdistill.stages.train.rendering import Template

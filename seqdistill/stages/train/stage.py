@@ -14,11 +14,12 @@ from seqdistill.cards import write_model_card
 from seqdistill.engines.chat_templates import chat_template
 from seqdistill.engines.models import identity
 from seqdistill.errors import SeqdistillError
+from seqdistill.files import replace_path
 from seqdistill.metrics.own import split_name
 from seqdistill.progress import Progress
 from seqdistill.recipe.reading import relative_path
 from seqdistill.recipe.tables import Recipe, settings
-from seqdistill.records import file_sha256, fingerprint, replace_path, write_json
+from seqdistill.records import file_sha256, fingerprint, write_json
 from seqdistill.rights import check_training_allowed, license_of_student, teachers_in
 from seqdistill.runs import Run, StageRecord
 from seqdistill.stages.train.arguments import WITHOUT_EFFECT, resolved

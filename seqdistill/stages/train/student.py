@@ -40,7 +40,7 @@ class Student:
 
     @property
     def is_cut(self) -> bool:
-        """Whether it is made of its source, and lies in train/base until it is trained."""
+        """Whether it is made of its source, and is in train/base until it is trained."""
         return self.layers is not None or self.vocabulary != "all" or self.width < 1
 
 

@@ -9,9 +9,10 @@ import hashlib
 import shlex
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from seqdistill.records import atomic_write, read_jsonl, visible
+from seqdistill.files import atomic_write
+from seqdistill.records import read_jsonl, visible
 from seqdistill.runs import Run
 from seqdistill.stages.evaluate.recommendation import recommend
 from seqdistill.stages.evaluate.report import charts, items, origin
@@ -21,6 +22,9 @@ from seqdistill.stages.evaluate.shown import count, counterpart, percent, run_na
 from seqdistill.stages.evaluate.statistics.paired import DECISIONS
 from seqdistill.stages.evaluate.verdict import faster
 from seqdistill.version import __version__
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 Document = dict[str, Any]
 GENERATIONS = 3  # validation prompts whose answers are shown, step by step
@@ -35,22 +39,29 @@ def write_report(
         file.write(page)
 
 
-def render(run: Run, scores: Document, rows: list[Mapping[str, Any]], predictions: Path | None = None) -> str:
-    """The page as text."""
+def environment_of(package: str, *, trim: bool = False) -> "Environment":
+    """A package's templates, whose texts are escaped and show invisible characters; `trim`: lines of logic leave no space."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
 
     def shown(value: Any) -> Any:
         return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
-    environment = Environment(
-        loader=PackageLoader("seqdistill.stages.evaluate.report", ""),
+    return Environment(
+        loader=PackageLoader(package, ""),
         autoescape=True,
         undefined=StrictUndefined,
         finalize=shown,
-        trim_blocks=True,
-        lstrip_blocks=True,
+        trim_blocks=trim,
+        lstrip_blocks=trim,
     )
+
+
+def render(run: Run, scores: Document, rows: list[Mapping[str, Any]], predictions: Path | None = None) -> str:
+    """The page as text."""
+    from markupsafe import Markup
+
+    environment = environment_of("seqdistill.stages.evaluate.report", trim=True)
     style, script = (Path(__file__).with_name(f"report.{kind}").read_text(encoding="utf-8") for kind in ("css", "js"))
     primary, measures = scores["primary"], scores["measures"]
     student = scores["models"]["student"]
@@ -64,8 +75,8 @@ def render(run: Run, scores: Document, rows: list[Mapping[str, Any]], prediction
     values: Document = {
         "style": Markup(style),  # noqa: S704 - our own file
         "script": Markup(script),  # noqa: S704 - our own file
-        "style_hash": _hash(style),
-        "script_hash": _hash(script),
+        "style_hash": hash_of(style),
+        "script_hash": hash_of(script),
         "data": Markup(items.browser_data(found, scores)),  # noqa: S704 - holds no markup, by its making
         "title": run.path.absolute().name,
         "version": __version__,
@@ -110,7 +121,8 @@ def render(run: Run, scores: Document, rows: list[Mapping[str, Any]], prediction
     return environment.get_template("page.html.jinja").render(values)
 
 
-def _hash(text: str) -> str:
+def hash_of(text: str) -> str:
+    """What the page's content security policy names a style or script by."""
     return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
 
 

@@ -57,7 +57,7 @@ def decide(gap: Interval | None, margin: float) -> str:
 
 
 def needed(differences: "Array", margin: float, groups: Sequence[str] | None = None, *, shares: bool) -> int | None:
-    """The prompts, those at hand included, with which non-inferiority would be shown with a chance of POWER.
+    """The prompts, those of this run included, with which non-inferiority would be shown with a chance of POWER.
 
     (z_alpha + z_beta)^2 variance / (margin + mean difference)^2, the differences being as seen; of shares, and where few
     prompts differ, at least as many as the score interval of no discordant prompt needs. None where the difference seen is not

@@ -117,7 +117,7 @@ _REASONING = re.compile(
     r"<(/?)(think(?:ing)?|thoughts?|reasoning|reflection|scratchpad|inner_?(?:thoughts?|monologue)|chain_of_thought|analysis)>",
     re.IGNORECASE,
 )
-_NO_TEXT = re.compile(r"[\ud800-\udfff\x00\ufffd]")  # half a character, NUL, and what stands for bytes that were no text
+_NO_TEXT = re.compile(r"[\ud800-\udfff\x00\ufffd]")  # half a character, NUL, and the replacement character
 _UNFILLED = re.compile(
     r"\A\s*(?:\{\{\s{0,9}\w[\w. ]{0,99}\}\}|\{(?:completion|response|answer|output|text|input|question|prompt)\}"
     r"|\[object Object\]|\[(?:insert|your)\b[^\]\n]{0,60}\])\s*\Z",
@@ -139,7 +139,7 @@ _FENCE = re.compile(  # a list or a label may begin its line
 def broken_markup(text: str, prompt: str = "") -> str | None:
     """A special token, reasoning left, an open code fence or a broken character in a text, in words; None when there is none.
 
-    Code is not looked into, and a token that the prompt speaks of is part of the answer.
+    Code is not looked into, and a token that the prompt mentions is part of the answer.
     """
     if (broken := _NO_TEXT.search(text)) and broken[0] not in prompt and not (broken[0] == "\ufffd" and "U+FFFD" in text):
         return f"a broken character is in the text: {broken[0]!r}"
@@ -169,7 +169,7 @@ def broken_markup(text: str, prompt: str = "") -> str | None:
 
 
 def _api_error(text: str, prompt: str) -> str | None:
-    """The words of an API's error that a text begins with; none where the prompt speaks of errors."""
+    """The words of an API's error that a text begins with; none where the prompt mentions errors."""
     found = _API_ERROR.match(text)
     if not found or "error" in prompt.lower():
         found = _NAME_OF_ERROR.match(text)
@@ -178,7 +178,7 @@ def _api_error(text: str, prompt: str) -> str | None:
 
 
 def _not_decoded(text: str, prompt: str) -> str | None:
-    """Characters that stand for bytes or a tokenizer's pieces, in words; a prompt that has such too may ask for them."""
+    """Characters in place of bytes or a tokenizer's pieces, in words; a prompt that has them too may request them."""
     misread = _MISREAD.findall(text)
     if len(misread) >= FEWEST_MISREAD and not _MISREAD.search(prompt):
         return f"UTF-8 that was read in another encoding: {misread[0]!r}"

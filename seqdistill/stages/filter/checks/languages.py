@@ -1,6 +1,6 @@
 """Writing systems and languages: completions that slip into another than their prompt's, found by being rare in their slice.
 
-In translation most completions change language, so the change alone is no fault: not where the prompt speaks of a language
+In translation most completions change language, so the change alone is no fault: not where the prompt mentions a language
 or a translation, not where it is written in both itself, and not where most of the slice is answered so. A short answer in
 Latin letters (a label, a formula), names and code, fenced or not, are in no language.
 """
@@ -63,7 +63,7 @@ def script(text: str) -> str:
 
 
 def asks_for_another(prompt: Sequence[Message]) -> bool:
-    """Whether a prompt speaks of a language or of translating: its answer may well be in another language."""
+    """Whether a prompt mentions a language or translating: its answer may well be in another language."""
     return any(_LANGUAGE.search(message["content"]) for message in prompt)
 
 

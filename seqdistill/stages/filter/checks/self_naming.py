@@ -1,4 +1,4 @@
-"""Self-naming: the words in which a completion speaks of the model that wrote it: "as an AI", "I was created by".
+"""Self-naming: the words in which a completion mentions the model that wrote it: "as an AI", "I was created by".
 
 Sayings that also speak of others ("technologies such as AI") count only where they are about the speaker. Judges nothing else.
 """
@@ -90,7 +90,7 @@ _ABOUT_IT = re.compile(
 
 
 def self_naming(text: str, question: str) -> str | None:
-    """The words in which a completion speaks of the model that wrote it, unless the prompt invites it."""
+    """The words in which a completion mentions the model that wrote it, unless the prompt invites it."""
     found = _SELF.search(text)
     if not found:
         folded = text.lower()

@@ -11,7 +11,7 @@ from typing import Any
 import regex  # a user's pattern runs on a model's text: this package has a time limit
 
 from seqdistill.errors import UsageError
-from seqdistill.metrics.numbers import answer_number, boxed, whole_number, written
+from seqdistill.metrics.numbers import answer_number, boxed, normal_form, whole_number
 from seqdistill.metrics.structured import parsed, whole_numbers
 from seqdistill.metrics.text import bare
 
@@ -57,10 +57,10 @@ def normal(text: str) -> str | None:
     """A text in normal form, as eval's normalised match compares it; a number as `number` writes it."""
     folded = bare(text)
     value = whole_number(folded)
-    return (folded if value is None else written(value)) or None
+    return (folded if value is None else normal_form(value)) or None
 
 
-def read_json(text: str) -> tuple[Any, str] | None:
+def json_in(text: str) -> tuple[Any, str] | None:
     """The value of a text that is JSON as a whole, as eval's metrics read it, and its normal form; None for other text."""
     try:
         value = whole_numbers(parsed(text))
@@ -70,7 +70,7 @@ def read_json(text: str) -> tuple[Any, str] | None:
 
 
 def _at_path(text: str, path: list[str]) -> str | None:
-    read = read_json(text)
+    read = json_in(text)
     if read is None:
         return None
     value = read[0]

@@ -172,15 +172,15 @@ class Chooser:
         if config.score.by == "vote" and len(groups := [group for group in self._groups(rows) if len(group) > 1]):
             apart = sum(all(scores[row] is None or scores[row] * len(group) <= 1 for row in group) for group in groups)  # type: ignore[operator]
             if apart > ALL_APART * len(groups):
-                extract = self._extract("text")
+                extract = self._extract()
                 yield (
                     f"vote: in {apart:,} of {len(groups):,} prompts no two samples give the same answer (as {extract!r}), so "
                     "all of them score alike and the first id is kept; name the part that is the answer with --score-extract"
                 )
 
-    def _extract(self, default: str) -> str:
+    def _extract(self) -> str:
         """The way to find an answer: the configured one, or else the default of the answers' form."""
-        return self._config.score.extract or ("json:" if self._form.schema else default)
+        return self._config.score.extract or ("json:" if self._form.schema else "text")
 
     def _groups(self, rows: Ints) -> Iterator[list[int]]:
         """The rows of one prompt after the other."""
@@ -241,7 +241,7 @@ class Chooser:
             case "reference":
                 yield lambda samples: by_reference(samples, config.score.metric)
             case "vote":
-                extract = extractor(self._extract("text"))
+                extract = extractor(self._extract())
                 yield lambda samples: by_vote(samples, extract)
             case "consensus":
                 yield by_consensus

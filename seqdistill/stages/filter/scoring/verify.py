@@ -24,8 +24,8 @@ from seqdistill.stages.filter.scoring.answers import (
     Extract,
     compiled,
     extractor,
+    json_in,
     normal,
-    read_json,
 )
 from seqdistill.stages.filter.scoring.scores import Scores
 
@@ -104,7 +104,7 @@ def by_json(samples: Sequence[Sample], extract: Extract | None = None) -> Scores
     """
 
     def value(text: str) -> str | None:
-        read = read_json(text)
+        read = json_in(text)
         return read[1] if read else None
 
     def check(sample: Sample) -> float | None:
@@ -122,7 +122,7 @@ def by_json(samples: Sequence[Sample], extract: Extract | None = None) -> Scores
 
 def _json_or_text(answer: str | None) -> str | None:
     """An extracted answer: what it means as JSON, or else its text."""
-    read = read_json(answer) if answer else None
+    read = json_in(answer) if answer else None
     return read[1] if read else answer
 
 

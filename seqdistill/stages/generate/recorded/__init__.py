@@ -15,7 +15,7 @@ from seqdistill.engines import Completion
 from seqdistill.engines.logprob_file import write_logprobs
 from seqdistill.engines.logprobs import logprobs_in
 from seqdistill.engines.models import identity, teacher_name
-from seqdistill.engines.replies import as_dict, chosen
+from seqdistill.engines.replies import as_dict, as_list, chosen
 from seqdistill.errors import UsageError
 from seqdistill.fences import unfenced
 from seqdistill.journal.storage import Journal, request_key
@@ -252,8 +252,7 @@ def _add_earlier(run: Run, store: Store) -> list[Any]:
     if path.exists():
         for sample in read_samples(path):
             store.add_sample(sample, earlier=True)
-    imports = (run.manifest("generate") or {}).get("imports", [])
-    return imports if isinstance(imports, list) else []
+    return as_list((run.manifest("generate") or {}).get("imports"))
 
 
 def _store_samples(store: Store, recipe: Recipe, journal: Journal, read: _Read) -> tuple[int, int, bool]:

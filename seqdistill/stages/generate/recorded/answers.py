@@ -7,8 +7,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from seqdistill.engines.replies import as_dict
-from seqdistill.stages.generate.recorded.chats import objects
+from seqdistill.engines.replies import as_dict, objects
 from seqdistill.stages.generate.recorded.replies import finish_of, is_call, is_item, is_output, is_part
 from seqdistill.stages.generate.recorded.streams import is_chunk
 from seqdistill.tasks.messages import ROLES, is_assistant, is_conversation, role_of

@@ -1,15 +1,16 @@
 """Conversations as chat programs and collections of them keep them, rewritten as rows that `rows` reads.
 
-Knows the exports of ChatGPT and Claude, OpenAssistant's trees, votes between two conversations, and turns that are one text or
-pairs; `open_webui` knows that program's. Does not read replies.
+Knows the exports of ChatGPT and Claude, threads of OpenAssistant, votes between two conversations, and turns that are one text
+or pairs; `open_webui` knows that program's, `trees` knows the trees of all of them. Does not read replies.
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from seqdistill.engines.replies import as_dict
-from seqdistill.stages.generate.recorded.open_webui import branch_of, open_webui_chat
+from seqdistill.engines.replies import as_dict, objects
+from seqdistill.stages.generate.recorded.open_webui import open_webui_chat
+from seqdistill.stages.generate.recorded.trees import branch_of
 from seqdistill.tasks.marked_turns import marked_turns
 from seqdistill.tasks.messages import is_conversation, plain_messages, structured
 
@@ -115,39 +116,3 @@ def _turns(row: Row) -> Row | None:
 
 
 CHATS: tuple[Callable[[Row], Row | None], ...] = (_chatgpt, _claude, open_webui_chat, _thread, _vote, _turns)
-
-
-# --- several answers in a row -----------------------------------------------------------------------------------------
-
-
-def _tree(row: Row) -> list[Row] | None:
-    """Every answer in one of OpenAssistant's trees; of siblings with ranks all but the best are marked as bad."""
-    root = row.get("prompt")
-    if not isinstance(root, Mapping) or not isinstance(root.get("replies"), list):
-        return None
-    return list(_answers_below(root))
-
-
-def _answers_below(root: Mapping[str, Any]) -> Iterator[Row]:
-    waiting: list[tuple[Row, list[Row], bool]] = [(dict(root), [], True)]  # a node, the turns before it, whether it is good
-    while waiting:
-        node, before, good = waiting.pop()
-        turn = {"role": node.get("role"), "content": node.get("text")}
-        if before and node.get("role") == "assistant":
-            yield {"prompt": before, "completion": [turn], "label": good, "model": node.get("model_name")}
-        replies = [one for one in objects(node.get("replies")) if not one.get("deleted")]
-        best = best_rank([one.get("rank") for one in replies])
-        waiting += [(one, [*before, turn], best is None or one.get("rank") == best) for one in reversed(replies)]
-
-
-def objects(value: Any) -> list[Row]:
-    """The objects in a list; none for anything else."""
-    return [one for one in value if isinstance(one, dict)] if isinstance(value, list) else []
-
-
-def best_rank(ranks: list[Any]) -> float | None:
-    """The least of the ranks that are known: the best of siblings."""
-    return min((rank for rank in ranks if isinstance(rank, (int, float))), default=None)
-
-
-CHATS_WITHIN: tuple[Callable[[Row], list[Row] | None], ...] = (_tree,)

@@ -8,8 +8,8 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from seqdistill.engines.replies import as_dict
-from seqdistill.stages.generate.recorded.chats import best_rank, objects
+from seqdistill.engines.replies import as_dict, objects
+from seqdistill.stages.generate.recorded.trees import best_rank
 from seqdistill.tasks.messages import call_text, is_conversation, structured, tools_text
 
 Row = dict[str, Any]

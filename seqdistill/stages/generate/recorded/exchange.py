@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from seqdistill.engines import Completion
-from seqdistill.engines.replies import as_dict
+from seqdistill.engines.replies import as_dict, as_list
 from seqdistill.errors import UsageError
 from seqdistill.records import Message
 from seqdistill.stages.generate.recorded.answers import left_out
@@ -147,7 +147,7 @@ def _without_prompt(reply: Reply, row: Row, raw: Any) -> Reply:
     request = as_dict(request_of(row)) or row
     asked = next((request[key] for key in ("prompt", "inputs", "input") if isinstance(request.get(key), str)), "")
     wanted = request.get("echo") is True or as_dict(request.get("parameters")).get("return_full_text") is True
-    holders = (row, raw, *listed(raw))
+    holders = (row, raw, *as_list(raw))
     is_likely = len(asked) >= LEAST_REPEATED and any("generated_text" in as_dict(one) for one in holders)
     if not asked or not (wanted or is_likely):
         return reply
@@ -158,11 +158,6 @@ def _without_prompt(reply: Reply, row: Row, raw: Any) -> Reply:
         for one in reply["choices"]
     ]
     return {**reply, "choices": choices}
-
-
-def listed(value: Any) -> list[Any]:
-    """The value if it is a list; an empty one for anything else."""
-    return value if isinstance(value, list) else []
 
 
 def conversation_of(row: Row) -> list[Any] | None:

@@ -8,8 +8,8 @@ import base64
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from seqdistill.engines.replies import as_dict
-from seqdistill.stages.generate.recorded.chats import CHATS, CHATS_WITHIN, objects
+from seqdistill.engines.replies import as_dict, as_list, objects
+from seqdistill.stages.generate.recorded.chats import CHATS
 from seqdistill.stages.generate.recorded.data_sets import DATA_SETS, DATA_SETS_WITHIN
 from seqdistill.stages.generate.recorded.traces import (
     OF_MODELS,
@@ -22,6 +22,7 @@ from seqdistill.stages.generate.recorded.traces import (
     spans_within,
     with_plain_values,
 )
+from seqdistill.stages.generate.recorded.trees import tree_answers
 from seqdistill.tasks.messages import is_assistant, is_conversation, structured
 
 Row = dict[str, Any]
@@ -84,7 +85,7 @@ def is_marked_bad(row: Mapping[str, Any]) -> bool:
 
 def rows_within(row: Row) -> list[Row] | None:
     """The rows that a row of an export holds: a trace's spans, a tree's answers; None for a row that is one itself."""
-    for read in (spans_within, _archived, *CHATS_WITHIN, *DATA_SETS_WITHIN):
+    for read in (spans_within, _archived, tree_answers, *DATA_SETS_WITHIN):
         if (found := read(row)) is not None:
             return found
     return None
@@ -228,7 +229,7 @@ def _annotated(row: Row) -> Row | None:
         asked = next((data[key] for key in (*QUESTIONS, "messages") if data.get(key)), None)
         for annotation in annotations:
             results = [] if as_dict(annotation).get("was_cancelled") else as_dict(annotation).get("result")
-            for one in results if isinstance(results, list) else []:
+            for one in as_list(results):
                 written = as_dict(as_dict(one).get("value")).get("text")
                 text = "\n".join(map(str, written)) if isinstance(written, list) else written
                 if as_dict(one).get("type") == "textarea" and text:

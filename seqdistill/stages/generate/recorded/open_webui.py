@@ -5,10 +5,11 @@ The program keeps thoughts and calls of tools in an answer's text, as HTML: they
 
 import html
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 from seqdistill.engines.replies import as_dict
+from seqdistill.stages.generate.recorded.trees import branch_of
 from seqdistill.tasks.messages import is_conversation, role_of, structured
 
 Row = dict[str, Any]
@@ -38,15 +39,6 @@ def open_webui_chat(row: Row) -> Row | None:
     models = chat.get("models")
     model = models[0] if isinstance(models, list) and len(models) == 1 else None
     return {"messages": turns, "model": model, "system": as_dict(chat.get("params")).get("system")}
-
-
-def branch_of(nodes: Mapping[str, Any], name: Any, parent: str) -> list[Row]:
-    """The nodes of a tree from its root to the named one; `parent` is the key of a node's parent. Ends in a circle, too."""
-    branch: list[Row] = []
-    while (node := as_dict(nodes.get(str(name)))) and len(branch) <= len(nodes):
-        branch.insert(0, node)
-        name = node.get(parent)
-    return branch
 
 
 def _turns_of(message: Row) -> Iterator[Row]:

@@ -17,6 +17,7 @@ from seqdistill.engines.replies import (
     choices_in,
     content_in,
     is_error_alone,
+    objects,
     parse_choice,
     refusal_in,
     thoughts_of,
@@ -24,7 +25,6 @@ from seqdistill.engines.replies import (
 from seqdistill.engines.usage import ANSWER_TOKENS, PROMPT_TOKENS, count, reported, usage_of
 from seqdistill.errors import UsageError
 from seqdistill.records import Message
-from seqdistill.stages.generate.recorded.chats import objects
 from seqdistill.stages.generate.recorded.streams import assembled, in_camel_case, is_event_stream
 from seqdistill.tasks.beside_prompt import check_kept_elsewhere
 from seqdistill.tasks.marked_turns import prompted_turns

@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from seqdistill.engines.replies import as_dict
+from seqdistill.engines.replies import as_dict, as_list
 from seqdistill.errors import UsageError
 from seqdistill.stages.generate.recorded.answers import is_reply, is_request, written
 from seqdistill.stages.generate.recorded.exchange import (
@@ -21,7 +21,6 @@ from seqdistill.stages.generate.recorded.exchange import (
     Row,
     conversation_of,
     exchanges,
-    listed,
     reply_of,
     request_of,
 )
@@ -251,7 +250,7 @@ def _promptfoo(row: Row, place: str) -> list[Exchange]:
         )
     provider = row.get("provider")
     model = provider.get("id") if isinstance(provider, dict) else provider
-    checks = [*listed(as_dict(row.get("testCase")).get("assert")), *listed(row.get("assert"))]
+    checks = [*as_list(as_dict(row.get("testCase")).get("assert")), *as_list(row.get("assert"))]
     wanted = next((one.get("value") for one in checks if as_dict(one).get("type") == "equals"), None)
     facts = {"reference": row.get("reference") or (wanted if isinstance(wanted, str) else None)}
     facts |= {key: row.get(key) for key in ("slice", "group")}

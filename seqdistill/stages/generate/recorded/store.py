@@ -147,7 +147,7 @@ class Store:
 
     # --- exchanges ----------------------------------------------------------------------------------------------------
 
-    def add_exchange(self, exchange: Exchange, prompt: Prompt, call: str | None = None, *, corrects: bool = False) -> None:
+    def add_exchange(self, exchange: Exchange, prompt: Prompt, call: str | None, *, corrects: bool) -> None:
         """An answer with the prompt that it answers, and the id of the request by which it can be taken back."""
         content = {**vars(exchange), "completion": vars(exchange.completion)}
         said = _digest(exchange.completion.content)
@@ -157,7 +157,7 @@ class Store:
             (call, prompt.id, said, json.dumps(vars(prompt)), json.dumps(content)),
         )
 
-    def take_back(self, call: str, text: str | None = None) -> None:
+    def take_back(self, call: str, text: str | None) -> None:
         """What answered this request so far is a wrong answer to its prompt: all of it, or what says the text."""
         said = None if text is None else _digest(text)
         self._db.execute(

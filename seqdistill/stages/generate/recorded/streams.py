@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from seqdistill.engines.replies import as_dict
+from seqdistill.engines.replies import as_dict, objects
 from seqdistill.engines.streams import LINE_END, Joined
 from seqdistill.records import from_json
 
@@ -122,8 +122,7 @@ def _objects_in(text: str) -> list[Any]:
 
 def _has_candidates(one: Any) -> bool:
     return any(
-        candidate.keys() & {"content", "finishReason", "finish_reason"}
-        for candidate in _objects(as_dict(one).get("candidates"))
+        candidate.keys() & {"content", "finishReason", "finish_reason"} for candidate in objects(as_dict(one).get("candidates"))
     )
 
 
@@ -144,15 +143,15 @@ def _renamed(value: Any) -> Any:
 
 def _events(text: str) -> list[Any]:
     """The objects in the data lines of an event stream; a line cut off at the end is left out."""
-    objects = []
+    found = []
     for line in LINE_END.split(text.lstrip("\ufeff")):
         data = line.strip().removeprefix("data:").strip()
         if line.lstrip().startswith("data:") and data.startswith("{"):
             try:
-                objects.append(from_json(data))
+                found.append(from_json(data))
             except ValueError:
                 break
-    return objects
+    return found
 
 
 def _chat(chunks: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -173,7 +172,7 @@ def _ollama(chunks: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     if any(isinstance(chunk.get("message"), Mapping) for chunk in chunks):
         parts = [chunk["message"] for chunk in chunks if isinstance(chunk.get("message"), Mapping)]
         message: dict[str, Any] = {key: "".join(str(part.get(key) or "") for part in parts) for key in ("content", "thinking")}
-        message["tool_calls"] = [call for part in parts for call in _objects(part.get("tool_calls"))]
+        message["tool_calls"] = [call for part in parts for call in objects(part.get("tool_calls"))]
         return {**last, "message": message}
     whole = {key: "".join(str(chunk.get(key) or "") for chunk in chunks) for key in ("response", "thinking")}
     return {**last, **whole}
@@ -182,8 +181,8 @@ def _ollama(chunks: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 def _gemini(chunks: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     whole: dict[int, dict[str, Any]] = {}
     for chunk in chunks:
-        for one in _objects(chunk.get("candidates")):
-            parts = whole.get(_index(one), {}).get("parts", []) + _objects(as_dict(one.get("content")).get("parts"))
+        for one in objects(chunk.get("candidates")):
+            parts = whole.get(_index(one), {}).get("parts", []) + objects(as_dict(one.get("content")).get("parts"))
             whole[_index(one)] = {"finishReason": NO_END, **whole.get(_index(one), {}), **one, "parts": parts}
     candidates = [{**one, "content": {"role": "model", "parts": one.pop("parts")}} for _, one in sorted(whole.items())]
     return {key: value for chunk in chunks for key, value in chunk.items()} | {"candidates": candidates}
@@ -212,10 +211,6 @@ def _anthropic(events: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         if "partial_json" in block:
             block["input"] = block.pop("partial_json")
     return {**reply, "content": [block for _, block in sorted(blocks.items())]}
-
-
-def _objects(value: Any) -> list[dict[str, Any]]:
-    return [one for one in value if isinstance(one, dict)] if isinstance(value, list) else []
 
 
 def _index(piece: Mapping[str, Any]) -> int:

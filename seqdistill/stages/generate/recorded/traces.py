@@ -8,9 +8,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from seqdistill.engines.replies import as_dict
+from seqdistill.engines.replies import as_dict, objects
 from seqdistill.records import from_json
-from seqdistill.stages.generate.recorded.chats import objects
 from seqdistill.tasks.messages import continued, has_turns, is_assistant, is_conversation, plain_messages, structured
 
 Row = dict[str, Any]
@@ -70,7 +69,7 @@ def called(row: Row) -> Row | None:
     return _put_and_got(as_dict(structured(row.get("inputs"))), as_dict(structured(row.get("outputs"))), row.get("model"))
 
 
-def _put_and_got(inputs: Mapping[str, Any], outputs: Mapping[str, Any], model: Any = None) -> Row | None:
+def _put_and_got(inputs: Mapping[str, Any], outputs: Mapping[str, Any], model: Any) -> Row | None:
     """What a traced call was put and what it returned."""
     if not inputs or not outputs:
         return None

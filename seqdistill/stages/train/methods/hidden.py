@@ -91,24 +91,24 @@ def distances_loss(teacher: Any, student: Any) -> Any:  # (B, H), (B, H) -> scal
 # --- the terms of one training -----------------------------------------------------------------------------------------------
 
 
-def wanted(config: TrainConfig) -> dict[str, float]:
-    """The terms with a weight."""
+def term_weights(config: TrainConfig) -> dict[str, float]:
+    """The terms that [train] weighs, with their weights."""
     return {name: weight for name in TERMS if (weight := getattr(config, name))}
 
 
 def reads_teacher(recipe: Recipe, student: Student) -> bool:
     """Whether the terms' teacher is another model than the student's own source, which `Student.identity` tells already."""
-    return bool(wanted(recipe.train)) and student.layers is None
+    return bool(term_weights(recipe.train)) and student.layers is None
 
 
 def defaults(config: TrainConfig) -> dict[str, Any]:
     """TRL's arguments that the wanted terms need: a layer's output is compared once, not computed anew."""
-    return {"gradient_checkpointing": False} if wanted(config) else {}
+    return {"gradient_checkpointing": False} if term_weights(config) else {}
 
 
 def check(recipe: Recipe, student: Student) -> None:
     """Raises UsageError where a term is wanted and the student was not cut from a teacher whose files are here."""
-    if not (terms := wanted(recipe.train)):
+    if not (terms := term_weights(recipe.train)):
         return
     first = next(iter(terms))
     if student.layers is None and not recorded_cuts(recipe.student.model or ""):
@@ -132,7 +132,7 @@ def recorded_cut(recipe: Recipe, teacher: Any) -> Cut | None:
 
 def with_terms(setup: TrainingSetup, loss: Callable[[Step], Any]) -> Callable[[Step], Any]:
     """The loss and the terms that [train] gives a weight. Loads the teacher; `setup.model` is watched from here on."""
-    if not (weights := wanted(setup.recipe.train)):
+    if not (weights := term_weights(setup.recipe.train)):
         return loss
     config = setup.recipe.train
     teacher, layers = _teacher(setup)
@@ -152,7 +152,7 @@ def with_terms(setup: TrainingSetup, loss: Callable[[Step], Any]) -> Callable[[S
 
 def term_losses(teacher: Inside, student: Inside, step: Step, config: TrainConfig) -> dict[str, Any]:  # name -> (N)
     """Each wanted term's number for each trained token."""
-    trained, terms = step.trained, wanted(config)
+    trained, terms = step.trained, term_weights(config)
     pairs = list(zip(teacher.hidden, student.hidden, strict=True))
     found = {}
     if "features" in terms:
@@ -180,7 +180,7 @@ def _row_vectors(hidden: Any, trained: Any) -> Any:  # (B, T, H), (B, T - 1) -> 
 
 def check_arguments(arguments: Any, config: TrainConfig) -> None:
     """Raises UsageError for [train.args] that the wanted terms do not go with."""
-    if not (weights := wanted(config)):
+    if not (weights := term_weights(config)):
         return
     first = next(iter(weights))
     for name in ("packing", "eval_packing", "padding_free", "gradient_checkpointing"):
@@ -221,7 +221,7 @@ def _teacher(setup: TrainingSetup) -> tuple[Any, list[int]]:
 
 def check_files(recipe: Recipe, student: Student, _read: Read) -> None:
     """Raises UsageError for a teacher that the student's layers are not of, or that does not show what a term needs."""
-    if not (terms := wanted(recipe.train)):
+    if not (terms := term_weights(recipe.train)):
         return
     source: ModelConfig = recipe.teacher if student.layers is None else student.source
     if recorded_cuts(recipe.student.model or ""):

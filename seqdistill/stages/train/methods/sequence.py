@@ -50,7 +50,7 @@ def build_trainer(
     something else than the rows.
     """
     checked, arguments = setup.checked, setup.arguments
-    if hidden.wanted(setup.recipe.train):
+    if hidden.term_weights(setup.recipe.train):
         loss = hidden.with_terms(setup, loss or text_loss)
     if setup.weights:
         _check_weighted(arguments)
@@ -77,7 +77,7 @@ def build_trainer(
 def check_arguments(arguments: Any, config: TrainConfig) -> None:
     """Raises UsageError for [train.args] that the wanted loss terms and weights of rows do not go with."""
     hidden.check_arguments(arguments, config)
-    if weights := hidden.wanted(config):
+    if weights := hidden.term_weights(config):
         check_plain_loss(arguments, f"[train] {next(iter(weights))}")
     if weighs_rows(config):
         _check_weighted(arguments)
