@@ -280,7 +280,7 @@ def write_results(run: RunPath, *, report: RunPath | None = None, markdown: RunP
     directory = Run(Path(run))
     result = results(run)
     if result is None:
-        raise UsageError(f"{run}: not evaluated yet", f"run `seqdistill eval {run}` first")
+        raise UsageError(f"{run}: not evaluated yet", f"run `seqdistill eval {directory.shell}` first")
     if report is not None:
         rows = (row for _, row in read_jsonl(result.paths["predictions"]))
         write_report(Path(report), directory, result.scores, rows)

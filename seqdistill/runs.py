@@ -25,6 +25,7 @@ from typing import IO, Any
 from seqdistill.clock import LOCK, Clock, holder
 from seqdistill.errors import SeqdistillError, UsageError
 from seqdistill.files import replace_path
+from seqdistill.recipe.reading import relative_path
 from seqdistill.records import content_files, file_sha256, fingerprint, seal, write_json
 from seqdistill.version import __version__, source_sha256
 
@@ -226,7 +227,7 @@ class StageRecord:
         return {
             "settings": dict(self.settings),
             "inputs": {
-                name: {"path": _relative(path, self.run.path), "sha256": self.input_hashes[name]}
+                name: {"path": relative_path(path, self.run.path), "sha256": self.input_hashes[name]}
                 for name, path in self.inputs.items()
             },
         }
@@ -361,10 +362,6 @@ def _unchanged(path: Path, output: Mapping[str, Any]) -> bool:
     if not path.exists():
         return False
     return bool(_stamp(path) == output["stamp"] or file_sha256(path) == output["sha256"])
-
-
-def _relative(path: Path, base: Path) -> str:
-    return str(path.relative_to(base)) if path.is_relative_to(base) else os.path.relpath(path, base)
 
 
 def _git_revision() -> str | None:

@@ -53,6 +53,10 @@ def _state(run: Run, recipe: Recipe, stage: str, first: str | None) -> StageStat
     from seqdistill.stages.train.checkpoints import is_unfinished
 
     manifest = run.manifest(stage)
+    if manifest is None and stage == "generate" and not _has_recipe(run) and run.file(stage, "journal.jsonl").is_file():
+        return StageState(
+            stage, "not run", ["only probed, or stopped before its end; what was answered is kept"], _progress(run, stage)
+        )
     if manifest is None:
         left = run.file(stage, "").is_dir() and any(path.name != ".lock" for path in run.file(stage, "").iterdir())
         why = ["stopped before its end, by an error or by hand; what was done is kept"] if left else []
@@ -124,6 +128,11 @@ def _progress(run: Run, stage: str) -> str:
     return f"{lines:,} lines in {path.name}"
 
 
+def _has_recipe(run: Run) -> bool:
+    """Whether the run remembers a recipe or flags: a command that only shows something leaves none."""
+    return any((run.path / name).is_file() for name in ("recipe.toml", "run.json"))
+
+
 def _next(run: Run, states: list[StageState]) -> str | None:
     if any(one.state == "running" for one in states):
         return None
@@ -132,7 +141,6 @@ def _next(run: Run, states: list[StageState]) -> str | None:
         return f"seqdistill run {run.shell} -c RECIPE"
     if not todo:
         return None
-    known = any((run.path / name).is_file() for name in ("recipe.toml", "run.json"))
-    if todo == list(STAGES) and not known and all(one.state == "not run" for one in states):
+    if todo[0] == STAGES[0] and not _has_recipe(run):
         return f"seqdistill run {run.shell} -c RECIPE"
     return f"seqdistill {todo[0] if len(todo) == 1 else 'run'} {run.shell}"

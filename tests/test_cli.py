@@ -16,6 +16,7 @@ from seqdistill.cli import main
 from seqdistill.cli.flags import passed_flags
 from seqdistill.console import visible
 from seqdistill.recipe.tables import TABLES, flag, settings_of
+from seqdistill.runs import Run, StageRecord
 
 HEAVY = ("torch", "transformers", "trl", "datasets", "vllm", "openai", "ray", "polars", "numpy", "pyarrow", "jinja2", "rich")
 
@@ -188,6 +189,21 @@ def test_the_environment_lies_between_flag_and_recipe(
     monkeypatch.setenv("SEQDISTILL_PROMPTS", "from-environment.jsonl")
     assert "from-environment.jsonl" in prompts_named()
     assert "from-flag.jsonl" in prompts_named("--prompts", "from-flag.jsonl")
+
+
+@pytest.mark.parametrize("command", ["status", "show", "doctor"])
+def test_what_tells_of_a_run_has_the_settings_of_the_environment_as_run_does(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("seqdistill.doctor._packages", list)
+    (tmp_path / "recipe.toml").write_text("[task]\nprompts = 'inside.jsonl'\n[teacher]\nmodel = './inside'\n")
+    (tmp_path / "generate").mkdir()
+    StageRecord(Run(tmp_path), "generate", {}, {}).finish({}, config={})
+    monkeypatch.setenv("SEQDISTILL_TEACHER", "./outside")
+    monkeypatch.setenv("SEQDISTILL_PROMPTS", "outside.jsonl")
+    main([command, str(tmp_path), "--json"])
+    said = capsys.readouterr().out
+    assert "outside" in said and "inside" not in said
 
 
 @pytest.mark.parametrize("as_json", [False, True])

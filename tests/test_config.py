@@ -13,7 +13,7 @@ from generate_runs import Notes, prompts_file, recipe
 from seqdistill import api
 from seqdistill.errors import UsageError
 from seqdistill.recipe.reading import Layer, merge, parse_assignment, read_recipe, resolve
-from seqdistill.recipe.remembered import resolved_recipe
+from seqdistill.recipe.remembered import inherit, resolved_recipe
 from seqdistill.recipe.tables import FilterConfig, GenerateConfig, NearDuplicatesConfig, Recipe, settings, settings_of
 from seqdistill.runs import Run, StageRecord
 from seqdistill.tasks.templates import recipe_file
@@ -219,6 +219,30 @@ def test_the_run_s_own_recipe_keeps_its_paths_and_an_edited_source_is_mentioned(
     with resolved_recipe(run, None, {"teacher": {"model": "t"}}, notes.append) as recipe:
         assert recipe.generate.samples == 1
     assert "recipe.toml has changed since this run copied it; pass it with -c" in notes[-1]
+
+
+@pytest.mark.parametrize("linked", ["runs", "runs/a", "mine"])
+def test_what_is_reached_by_a_link_to_another_disk_finds_the_files_of_its_recipe(linked: str, tmp_path: Path) -> None:
+    project, disk = tmp_path / "project", tmp_path / "disk" / "far" / "away"
+    disk.mkdir(parents=True)
+    (project / linked).parent.mkdir(parents=True)
+    (project / linked).symlink_to(disk)
+    source, run = project / "mine" / "recipe.toml", project / "runs" / "a"
+    source.parent.mkdir(exist_ok=True)
+    (source.parent / "p.jsonl").write_text("")
+    source.write_text('[task]\nprompts = "p.jsonl"\n')
+
+    def found(run: Path) -> Path:
+        with resolved_recipe(run, None, {}) as recipe:
+            return Path(str(recipe.task.prompts)).resolve()
+
+    with resolved_recipe(run, source, {}) as recipe:
+        inherit(run, run / "sweep" / "s1", recipe)
+        inputs = StageRecord(Run(run), "generate", {}, {"prompts": Path(str(recipe.task.prompts))}).described()["inputs"]
+    assert found(run) == found(run / "sweep" / "s1") == (source.parent / "p.jsonl").resolve()
+    assert (run / inputs["prompts"]["path"]).exists()
+    if linked == "mine":
+        assert found(project.rename(tmp_path / "moved") / "runs" / "a") == disk / "p.jsonl"
 
 
 @pytest.mark.parametrize("place", ["same run", "other run", "copied", "copied with its files"])

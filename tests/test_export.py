@@ -53,6 +53,12 @@ def row(number: int) -> Sample:
     return Sample(f"{number}:t:0", f"{number}", 0, "t", prompt, completion, None, "stop", 9, 5, None, None)
 
 
+def test_export_changes_nothing_that_the_run_remembers(run: Path, tmp_path: Path) -> None:
+    made = shutil.copytree(run, tmp_path / "run")
+    assert main(["export", str(made), "--data", "trl", "--set", "task.test=other.jsonl", "-q"]) == 0
+    assert not (made / "run.json").exists()
+
+
 def test_rows_for_trl_are_the_runs_own(run: Path, tmp_path: Path) -> None:
     counts = api.export_data(run, "trl", out=tmp_path)
     rows = [one for _, one in read_jsonl(tmp_path / "train.jsonl")]
@@ -187,18 +193,47 @@ def test_the_folder_is_the_trained_model(form: str, run: Path, tmp_path: Path) -
     assert api.export(made, form, out=tmp_path / "out") == done, "the same again is done already"
 
 
-def test_a_second_export_takes_the_place_of_the_first_but_not_of_a_folder_of_the_users(run: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("changed", [None, "config.json", "notes.txt"])
+def test_a_second_export_takes_the_place_of_the_first_but_not_of_what_is_the_users(
+    changed: str | None, run: Path, tmp_path: Path
+) -> None:
     made = tmp_path / "my run"
     shutil.copytree(run, made)
     first, other = api.export(made, "safetensors"), api.export(made, "merged", out=tmp_path / "mine")
     assert api.export(made, "merged", out=tmp_path / "mine") == other, "the same again is done already"
     config = made / "train" / "model" / "generation_config.json"
     write_json(config, {**json.loads(config.read_text()), "trained": "again"})
-    with pytest.raises(UsageError, match="not empty"):
+    if changed is not None:
+        (tmp_path / "mine" / changed).write_text("mine")
+    with pytest.raises(UsageError, match=f"it holds {changed}") if changed else nullcontext():
         api.export(made, "merged", out=tmp_path / "mine")
+    assert (json.loads((tmp_path / "mine" / config.name).read_text()).get("trained") == "again") == (changed is None)
     assert api.export(made, "safetensors").path == first.path
     assert (first.path / config.name).read_bytes() == config.read_bytes()
     assert first.serve == f"vllm serve '{first.path}'", "a path with a space"
+
+
+BASES: list[tuple[dict[str, str], dict[str, str], str | None]] = [  # [student], what train noted of it, a base of its own
+    ({"model": "models/qwen"}, {}, None),
+    ({"model": "models/qwen", "base_model": "Qwen/Qwen3-0.6B"}, {}, "Qwen/Qwen3-0.6B"),
+    ({"model": "shrink:2", "base_model": "Qwen/Qwen3-0.6B"}, {"cut_from": "../qwen"}, None),
+    ({"model": "run:runs/first", "base_model": "Qwen/Qwen3-0.6B"}, {}, None),
+]
+
+
+@pytest.mark.parametrize(("student", "noted", "named"), BASES)
+def test_exported_adapters_name_a_base_that_others_can_load(
+    student: dict[str, str], noted: dict[str, str], named: str | None, run: Path, tmp_path: Path
+) -> None:
+    made = shutil.copytree(run, tmp_path / "run")
+    write_json(made / "train" / "adapter" / "adapter_config.json", {"r": 4, "base_model_name_or_path": "train/base"})
+    (made / "train" / "adapter" / "adapter_model.safetensors").write_bytes(b"weights")
+    manifest = json.loads((made / "train" / "manifest.json").read_text())
+    manifest |= {"config": {**manifest["config"], "student": student}, "student": {**manifest["student"], **noted}}
+    write_json(made / "train" / "manifest.json", manifest)
+    done = api.export(made, "adapter")
+    base = json.loads((done.path / "adapter_config.json").read_text())["base_model_name_or_path"]
+    assert base == (named or str(made / "train" / "base")) and done.serve.startswith(f"vllm serve {base} ")
 
 
 def test_an_export_for_which_there_is_no_room_leaves_nothing_and_the_earlier_one_whole(
@@ -261,6 +296,42 @@ def test_data_that_is_exported_again_takes_the_place_of_its_own_files_alone(shap
     with pytest.raises(UsageError, match="is there already"):
         api.export_data(made, shape, out=out)
     assert changed.read_text() == "mine"
+
+
+MIXED: list[tuple[dict[str, object], list[str], str | None]] = [  # [train], the answers that are learnt, a note
+    ({"teacher_weights": {"other": 0}}, ["zero", "two"], None),
+    ({"teacher_weights": {"other": 2}}, ["zero", "one", "two"], "1 rows count more or less"),
+    ({"reference_weight": 1.0}, ["zero", "one", "two", "gold"], None),
+    ({"reference_weight": 0.5, "references": "replace"}, ["one", "two", "gold"], "1 rows count more or less"),
+    ({"rationale": "multitask"}, ["zero", "one", "two", "6 * 7"], None),
+    ({"edited_weight": 3.0}, ["zero", "one", "two"], "1 rows count more or less"),
+]
+
+
+@pytest.mark.parametrize("is_trained", [True, False])
+@pytest.mark.parametrize(("train", "learnt", "says"), MIXED)
+def test_the_data_are_the_rows_that_the_student_learns(
+    train: dict[str, object], learnt: list[str], says: str | None, is_trained: bool, run: Path, tmp_path: Path
+) -> None:
+    made, listener = shutil.copytree(run, tmp_path / "run"), Listener()
+    manifest = made / "train" / "manifest.json"
+    write_json(manifest, {**json.loads(manifest.read_text()), "config": {"train": train}})
+    if not is_trained:
+        manifest.unlink()
+    about = [
+        {"reference": "gold"},
+        {"teacher": "other", "finish_reason": "stop"},
+        {"reasoning": "6 * 7", "finish_reason": "human"},
+    ]
+    samples = [
+        replace(row(n), completion=[{"role": "assistant", "content": text}], **more)  # type: ignore[arg-type]
+        for n, (text, more) in enumerate(zip(("zero", "one", "two"), about, strict=True))
+    ]
+    write_jsonl(made / "filter" / "train.jsonl", samples)
+    api.export_data(made, "trl", {} if is_trained else {"train": train}, progress=listener)
+    rows = [one for _, one in read_jsonl(made / "export" / "data-trl" / "train.jsonl")]
+    assert [one["completion"][-1]["content"] for one in rows] == learnt
+    assert [says in note for note in listener.notes if "count more" in note] == ([True] if says else [])
 
 
 NEIGHBOURS = [  # of the folder or file that is written

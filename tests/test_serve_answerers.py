@@ -57,6 +57,13 @@ def test_the_budget_is_a_hard_cap_over_restarts_and_the_student_continues(tmp_pa
         assert reply.headers["x-seqdistill-reason"] == "no teacher"
         streamed = send(server, asked(f"{UNSURE} again", max_tokens=16, stream=True))
         assert streamed.headers["x-seqdistill-model"] == "student" and streamed.text.endswith("data: [DONE]\n\n")
+    rest: dict[str, Any] = {"share": 0.0, "budget": 0.8, "without_teacher": "student"}
+    with served(tmp_path, run=run, options=rest) as server:  # nor has the teacher's share of the traffic a teacher
+        for stream in (False, True):
+            reply = send(server, asked("Hello again", max_tokens=16, stream=stream))
+            assert (reply.status_code, reply.headers.get("x-seqdistill-reason")) == (200, "no teacher")
+        server.run.file("serve", "teacher_only").touch()
+        assert send(server, asked("Hello again", max_tokens=16)).status_code == 503, "the switch stops the student for good"
 
 
 def test_an_answer_that_was_paid_is_not_paid_again(tmp_path: Path) -> None:
@@ -72,7 +79,9 @@ def test_an_answer_that_was_paid_is_not_paid_again(tmp_path: Path) -> None:
 def test_a_sample_without_a_seed_is_drawn_anew_and_under_the_same_request_id_it_is_paid_once(tmp_path: Path) -> None:
     with served(tmp_path) as server:
         for text, model in (("Hello", server.student), (UNSURE, server.teacher)):
-            said = {send(server, asked(text, temperature=1)).json()["choices"][0]["message"]["content"] for _ in range(4)}
+            seeds: list[dict[str, int]] = [{}, {}, {"seed": -1}, {"seed": -1}]
+            bodies = [asked(text, temperature=1, **seed) for seed in seeds]
+            said = {send(server, body).json()["choices"][0]["message"]["content"] for body in bodies}
             assert len(said) == 4, text
             before = len(model.requests)
             named = [send(server, asked(text, temperature=1), **{"x-request-id": "a"}) for _ in range(2)]
@@ -264,6 +273,18 @@ def test_a_student_that_does_not_know_streams_still_answers_them(tmp_path: Path,
         said[choice["index"]] += choice["delta"].get("content") or ""
     assert said == [choice["message"]["content"] for choice in whole["choices"]] and got.text.endswith("data: [DONE]\n\n")
     assert [chunk["usage"] for chunk in chunks if "usage" in chunk] == [whole["usage"]]
+
+
+def test_a_student_is_not_sent_what_its_options_omit_and_of_several_urls_the_one_used_is_named(tmp_path: Path) -> None:
+    run, notes = run_to_serve(tmp_path / "run"), Notes()
+    with ChatServer(model="student", reply=student_answer) as student:
+        recipe = recipe_of(run, student.url, "http://127.0.0.1:9/v1")
+        recipe.student.options.update({"omit": ["seed"], "min_p": 0.1})
+        recipe.student.base_url.append("http://127.0.0.1:9/v1")
+        with Serving(run, recipe, ServeOptions(port=0), notes) as serving, httpx2.Client(timeout=30.0) as client:
+            assert client.post(serving.url + "/chat/completions", json=asked(seed=3)).status_code == 200
+    assert "seed" not in student.requests[0] and student.requests[0]["min_p"] == 0.1
+    assert any(f"of 2 student URLs only {student.url} is used" in note for note in notes.notes)
 
 
 TOO_LONG = (  # what servers say of a limit beyond the student's context

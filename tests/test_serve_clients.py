@@ -45,7 +45,7 @@ def test_a_client_that_goes_away_ends_the_student_s_work_and_what_was_paid_is_ke
 
 
 def test_slow_clients_are_dropped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(app_module, "BODY_SECONDS", 0.2)
+    monkeypatch.setattr("seqdistill.serve.bodies.BODY_SECONDS", 0.2)
     monkeypatch.setattr(app_module, "HEAD_SECONDS", 0.2)
     with served(tmp_path) as server:
         port = server.serving.opened.port

@@ -1,11 +1,16 @@
 """Requests that a server refuses, takes in part or takes as its clients write them."""
 
+import gzip
+import json
 import socket
+import zlib
 from pathlib import Path
 from typing import Any
 
 import pytest
 from served_runs import UNSURE, asked, run_to_serve, send, served
+
+from seqdistill.serve.chat import read_chat
 
 WRONG: list[tuple[Any, str | None]] = [
     (b"{", None),
@@ -45,6 +50,7 @@ WITHOUT_EFFECT: list[dict[str, Any]] = [
     {"functions": [{"name": "find"}], "function_call": "none"},
     {"max_tokens": -1, "continue_final_message": False, "plugins": []},
     {"tools": [], "tool_choice": "auto", "parallel_tool_calls": True},
+    {"logprobs": False, "top_logprobs": 0},
     {
         "min_tokens": 0,
         "ignore_eos": False,
@@ -86,7 +92,8 @@ def test_wrong_requests_are_refused_in_openai_s_form_and_sent_to_nobody(tmp_path
             assert reply.status_code == 200, reply.text
             assert {*reply.headers["x-seqdistill-ignored"].split(", ")} == fields.keys()
         for fields in WITHOUT_EFFECT:
-            assert send(server, asked(**fields)).status_code == 200, fields
+            reply = send(server, asked(**fields))
+            assert (reply.status_code, reply.json()["choices"][0]["logprobs"]) == (200, None), fields
 
 
 USER, NEXT = {"role": "user", "content": "a"}, {"role": "user", "content": "b"}
@@ -107,6 +114,20 @@ HISTORIES: list[tuple[list[dict[str, Any]], list[str]]] = [  # what clients send
 ]
 
 
+A_SCHEMA = {"type": "object", "required": ["name"]}
+SCHEMAS: list[tuple[dict[str, Any], dict[str, Any] | None]] = [  # a response format as clients write it, and the schema in it
+    ({"type": "text"}, None),
+    ({"type": "json_object"}, {"type": "object"}),
+    ({"type": "json_object", "schema": A_SCHEMA}, A_SCHEMA),
+    ({"type": "json_schema", "json_schema": {"name": "a", "schema": A_SCHEMA}}, A_SCHEMA),
+]
+
+
+def test_a_schema_is_read_wherever_a_response_format_has_it() -> None:
+    for written, schema in SCHEMAS:
+        assert read_chat(json.dumps(asked(response_format=written)).encode()).schema == schema, written
+
+
 def test_histories_with_empty_messages_are_taken_as_chat_clients_keep_them(tmp_path: Path) -> None:
     run = run_to_serve(tmp_path / "run")
     (run.path / "task.toml").write_text('[teacher]\nuser = "{{ prompt }}"\n')
@@ -124,6 +145,29 @@ def test_headers_that_are_no_text_are_no_fault_of_the_server(tmp_path: Path, cap
             assert reply.status_code in (200, 400, 403), (name, reply.text)
         assert server.http.get(server.root + "/v1/models/%FF").status_code == 404
         assert server.http.get(server.root + "/%FF").status_code == 404
+        assert not caplog.records
+
+
+PLAIN = json.dumps(asked()).encode()
+COMPRESSED_BODIES: list[tuple[str, bytes, int]] = [
+    ("gzip", gzip.compress(PLAIN), 200),
+    ("deflate", zlib.compress(PLAIN), 200),
+    ("deflate", zlib.compress(PLAIN)[2:-4], 200),  # without zlib's head and sum, as some clients send it
+    ("identity", PLAIN, 200),
+    ("gzip", gzip.compress(PLAIN)[:-9], 400),
+    ("gzip", PLAIN, 400),
+    ("deflate", b"abc", 400),
+    ("gzip", gzip.compress(b'{"a": "' + b"x" * (5 << 20) + b'"}'), 413),
+    *((way, b"abc", 415) for way in ("br", "zstd", "gzip, br", "x")),
+]
+
+
+def test_a_compressed_body_is_read_or_refused_in_openai_s_form(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with served(tmp_path) as server:
+        for way, body, status in COMPRESSED_BODIES:
+            reply = send(server, body, **{"Content-Encoding": way})
+            assert reply.status_code == status, (way, reply.text)
+            assert status == 200 or reply.json()["error"]["type"] == "invalid_request_error"
         assert not caplog.records
 
 

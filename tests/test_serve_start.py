@@ -45,6 +45,16 @@ REFUSED: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     ({"host": "0.0.0.0"}, {}, "without a key"),
     ({"api_key_env": "NOT_SET_KEY"}, {}, "not set"),
     ({"without_teacher": "shrug"}, {}, "--without-teacher"),
+    *(
+        ({"record": True, name: value}, {}, f"--{name.replace('_', '-')} has no effect")
+        for name, value in {
+            "share": 0.1,
+            "shadow": 0.02,
+            "threshold": 0.5,
+            "decide_on": 4,
+            "without_teacher": "student",
+        }.items()
+    ),
     ({}, {"threshold": None, "needed": 1234}, "about 1,234 more test prompts"),
     ({}, {"threshold": None, "target": None, "needed": None}, "eval had no target"),
     ({}, {"threshold": None, "needed": None}, "no threshold holds the promise of 0.9"),
@@ -91,6 +101,29 @@ def test_a_promise_of_an_earlier_student_is_not_served(
     refused = pytest.raises(UsageError, match="of an earlier student") if is_refused else nullcontext()
     with refused, _prepared(run, recipe, ServeOptions(**options), Silent(), None) as setup:
         assert setup.announcement(8080)
+
+
+ANNOUNCED: list[
+    tuple[dict[str, Any], dict[str, Any], bool, str | None]
+] = [  # options, teacher, whether the switch is on, a line
+    ({}, {}, False, "the teacher's cost has no cap: --budget sets one"),
+    ({"budget": 2.0}, {}, False, "0.0000 of the teacher's 2 USD are spent"),
+    ({}, {"price": {"prompt": 0.0, "completion": 0.0}}, False, None),
+    ({}, {"price": {"prompt": 0.0, "completion": 0.0}}, True, "everything goes to the teacher until"),
+    ({}, {"model": None}, False, None),
+]
+
+
+def test_what_a_server_may_spend_and_a_switch_that_is_on_are_announced(tmp_path: Path) -> None:
+    run = run_to_serve(tmp_path / "run", threshold=0.0, target=None)
+    for options, teacher, is_on, line in ANNOUNCED:
+        switch = run.file("serve", "teacher_only")
+        switch.parent.mkdir(exist_ok=True)
+        switch.touch() if is_on else switch.unlink(missing_ok=True)
+        recipe = recipe_of(run, "http://127.0.0.1:9/v1", "http://y/v1", **teacher)
+        with _prepared(run, recipe, ServeOptions(**options), Silent(), None) as setup:
+            _, *further = setup.announcement(8080).splitlines()
+        assert len(further) == (line is not None) and all(str(line) in one for one in further), (options, teacher)
 
 
 def test_a_student_that_is_paid_is_refused(tmp_path: Path) -> None:

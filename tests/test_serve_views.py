@@ -148,7 +148,8 @@ def test_earlier_answers_show_whether_a_model_s_prompt_opens_the_reasoning(tmp_p
     with Journal(run.file(stage, "journal.jsonl")) as journal:
         journal.append(known, [(request_key(request, known), request, Completion("a", "yes, it is", raw=raw))])
     models = {who: ChatServer(model=who, reply=reply)}
-    with served(tmp_path, run=run, **models, options={"threshold": 0.0, "record": who == "teacher"}) as server:  # type: ignore[arg-type]
+    options: dict[str, Any] = {"record": True} if who == "teacher" else {"threshold": 0.0}
+    with served(tmp_path, run=run, **models, options=options) as server:  # type: ignore[arg-type]
         lines = send(server, asked(stream=True)).text.splitlines()
     events = [json.loads(line.removeprefix("data: ")) for line in lines if line.startswith("data: {")]
     assert "".join(one["delta"].get("content", "") for event in events for one in event["choices"]) == "yes, it is"

@@ -46,8 +46,9 @@ def columns(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_run_that_has_nothing_yet_says_how_to_begin(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "run").mkdir()
-    for command in ("status", "show"):
+    for command in ("status", "show", "status"):
         text = shown(capsys, command, str(tmp_path / "run"))
+        write_jsonl(tmp_path / "run" / "generate" / "journal.jsonl", [{"key": "a"}])  # as a probe leaves it, without a recipe
         assert text.count("not run") == 4 and text.rstrip().endswith(f"next: seqdistill run {tmp_path / 'run'} -c RECIPE")
     assert json.loads(shown(capsys, "show", str(tmp_path / "run"), "--json"))["scores"] is None
     assert main(["show", str(tmp_path / "missing")]) == 2

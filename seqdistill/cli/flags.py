@@ -6,7 +6,7 @@ The flags of a stage are the keys of its tables, so a setting has one name, one 
 import inspect
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
@@ -19,7 +19,7 @@ from seqdistill.errors import SeqdistillError, UsageError
 from seqdistill.help_panels import COMMON, GENERAL, PanelCommand, PanelGroup
 from seqdistill.recipe.reading import check_value, is_union, merge, parse_assignment
 from seqdistill.recipe.remembered import resolved_recipe
-from seqdistill.recipe.tables import TABLES, Setting, flag, settings_of
+from seqdistill.recipe.tables import TABLES, Recipe, Setting, flag, settings_of
 from seqdistill.runs import Run
 from seqdistill.tasks.templates import recipe_file
 
@@ -182,6 +182,8 @@ SetOption = Annotated[
 ]
 JsonOption = Annotated[bool, typer.Option("--json", rich_help_panel=GENERAL, help="print exactly one JSON object on stdout")]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", rich_help_panel=GENERAL, help="no progress and no notes on stderr")]
+TOOLS = ("export", "serve")  # commands after which the run remembers what it did before, unless they --record its data
+ONLY_SHOWS = ("dry_run", "probe", "preflight", "explain", "compare", "shadow")  # options of stages that change nothing
 SEVERAL_STAGES = ("run", "sweep", "curve")  # commands that do not take the flags of all their stages
 
 
@@ -234,8 +236,8 @@ def command(
                 for stage in ("generate", "eval"):
                     if name == "run" and extras.get("limit") is not None:
                         flags = merge(flags, {stage: {"limit": extras["limit"]}})
-                changes_nothing = any(extras.get(one) for one in ("dry_run", "probe", "preflight", "compare", "shadow"))
-                keep = extras.get("record", True) and not changes_nothing
+                only_shows = name in TOOLS or any(extras.get(one) for one in ONLY_SHOWS)
+                keep = bool(extras.get("record")) or not only_shows
                 file = recipe_file(values["config"])
                 with resolved_recipe(directory.path, file, flags, console.note, keep=keep) as recipe:
                     return act(directory, recipe, console, **extras)
@@ -258,6 +260,13 @@ def command(
         return act
 
     return decorate
+
+
+def recipe_of_run(run: Path, config: Path | None, console: Console) -> AbstractContextManager[Recipe]:
+    """The recipe as `run` would have it, SEQDISTILL_* variables included; nothing of it is kept."""
+    _check_environment()
+    variables = passed_flags(tuple(TABLES), {}, ())
+    return resolved_recipe(Run(run).path, recipe_file(config), variables, console.note, keep=False)
 
 
 def interrupted(console: Console) -> int:

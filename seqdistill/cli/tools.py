@@ -17,6 +17,7 @@ from seqdistill.cli.flags import (
     command,
     guarded,
     option,
+    recipe_of_run,
 )
 from seqdistill.console import Console
 from seqdistill.errors import SeqdistillError, UsageError
@@ -113,7 +114,8 @@ def _status(run: RunArgument, json_: JsonOption = False) -> None:
     console = Console(as_json=json_)
 
     def work() -> dict[str, Any]:
-        found = api.status(run, progress=console)
+        with recipe_of_run(run, None, console) as recipe:
+            found = api.status(run, recipe, progress=console)
         show.show_status(console, found, str(run))
         return {"run": str(run), **asdict(found)}
 
@@ -134,11 +136,14 @@ def _show(
     console = Console(as_json=json_)
 
     def work() -> dict[str, Any]:
-        found, result = api.status(run, progress=console), api.results(run)
+        with recipe_of_run(run, None, console) as recipe:
+            found, result = api.status(run, recipe, progress=console), api.results(run)
         show.show_status(console, found, str(run))
         if result is None:
             if report or markdown:
-                raise UsageError(f"{run}: not evaluated yet", f"run `{found.next or f'seqdistill eval {run}'}` first")
+                raise UsageError(
+                    f"{run}: not evaluated yet", f"run `{found.next or f'seqdistill eval {Run(run).shell}'}` first"
+                )
             return {"run": str(run), **asdict(found), "scores": None, "advice": None}
         show.show_scores(console, "", result)
         show.show_advice(console, result)
@@ -206,7 +211,9 @@ def _doctor(
     def work() -> dict[str, Any]:
         if run is not None and not run.is_dir():
             raise UsageError(f"{run}: no such run", "name a run directory; a recipe is passed with -c")
-        checks.extend(api.doctor(run or ".", config, progress=console))
+        place = run or Path()
+        with recipe_of_run(place, config, console) as recipe:
+            checks.extend(api.doctor(place, recipe, progress=console))
         show.show_checks(console, checks)
         return {"checks": [asdict(one) for one in checks]}
 

@@ -3,22 +3,25 @@
 import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from seqdistill.engines.loading import generation_config, load
 from seqdistill.errors import UsageError
+from seqdistill.export.written import note_written, written_outside
 from seqdistill.files import atomic_path, atomic_write, folder_beside
 from seqdistill.progress import Progress
 from seqdistill.recipe.reading import nearest
 from seqdistill.recipe.tables import ModelConfig, Recipe, TrainConfig
-from seqdistill.records import Sample, file_sha256, read_samples, write_json, write_jsonl
+from seqdistill.records import Sample, file_sha256, read_samples, write_jsonl
 from seqdistill.runs import Run
+from seqdistill.stages.train.mixing import mixed
 
 SPLITS = ("train", "validation")
-WRITTEN = "export/written.json"  # the hashes of files in folders of the user's choice, by path
+OF_THE_ROWS = (  # what in [train] says which rows are learnt, and what of them
+    *("reasoning", "rationale", "rationale_weight", "reference_weight", "references", "teacher_weights", "edited_weight"),
+)
 
 
 @dataclass(frozen=True)
@@ -106,7 +109,7 @@ def export_data(run: Run, recipe: Recipe, name: str, out: Path | None, progress:
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"{folder}: a file, and export writes a folder", "name another one with --out")
     with folder_beside(folder / name) as made:
-        counts = _write(run, name, made, _trains_reasoning(run, recipe), progress)
+        counts = _write(run, name, made, _train_config(run, recipe), progress)
         files = sorted(made.iterdir())
         written = {str((folder / file.name).absolute()): file_sha256(file) for file in files}
         if out is not None:
@@ -115,8 +118,7 @@ def export_data(run: Run, recipe: Recipe, name: str, out: Path | None, progress:
             with atomic_path(folder / file.name) as place:
                 shutil.copyfile(file, place)
         if out is not None:
-            with suppress(OSError):  # a run that cannot be written
-                write_json(run.path / WRITTEN, {**_written(run), **written})
+            note_written(run, written)
     return counts
 
 
@@ -125,18 +127,9 @@ def data_folder(run: Run, name: str, out: Path | None) -> Path:
     return out or run.path / "export" / f"data-{name}"
 
 
-def _written(run: Run) -> dict[str, str]:
-    """The hashes of the files that this run has written to folders of the user's choice."""
-    try:
-        found = json.loads((run.path / WRITTEN).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
 def _check_kept(run: Run, wanted: Mapping[str, str]) -> None:
     """Raises UsageError where one of the files would take the place of another one, unless an export left that one so."""
-    earlier = _written(run)
+    earlier = written_outside(run)
     for path, sha256 in wanted.items():
         place = Path(path)
         if place.exists() and (place.is_dir() or file_sha256(place) not in (sha256, earlier.get(path))):
@@ -146,13 +139,21 @@ def _check_kept(run: Run, wanted: Mapping[str, str]) -> None:
             )
 
 
-def _trains_reasoning(run: Run, recipe: Recipe) -> bool:
-    """Whether the student was trained on the reasoning, or before train ran, is to be."""
+def _train_config(run: Run, recipe: Recipe) -> TrainConfig:
+    """What says which rows the student was trained on, and how; before train ran, what it is to be trained on."""
     trained = (run.manifest("train") or {}).get("config", {}).get("train")
     if trained is None:
-        return recipe.train.trains_reasoning
-    names = [name for name in ("reasoning", "rationale") if name in trained]
-    return replace(TrainConfig(), **{name: trained[name] for name in names}).trains_reasoning
+        return recipe.train
+    return replace(TrainConfig(), **{name: trained[name] for name in OF_THE_ROWS if name in trained})
+
+
+def _rows(run: Run, config: TrainConfig, progress: Progress) -> dict[str, list[Sample]]:
+    """The rows of each split as train mixes them. What other trainers cannot be told, how much a row counts, is noted."""
+    rows = mixed({split: list(read_samples(run.file("filter", f"{split}.jsonl"))) for split in SPLITS}, config)
+    train = [row for row in rows.train if rows.weights.get(row.id, 1) > 0]
+    if weighted := sum(rows.weights.get(row.id, 1) != 1 for row in train):
+        progress.note(f"export: {weighted:,} rows count more or less than the others in [train]; here all count the same")
+    return {"train": train, "validation": rows.validation}
 
 
 def _with_reasoning(sample: Sample) -> Sample:
@@ -165,20 +166,21 @@ def _with_reasoning(sample: Sample) -> Sample:
     return replace(sample, completion=[*before, {**answer, "content": content}])
 
 
-def _write(run: Run, name: str, folder: Path, reasoning: bool, progress: Progress) -> dict[str, int]:
+def _write(run: Run, name: str, folder: Path, config: TrainConfig, progress: Progress) -> dict[str, int]:
     """Writes the files of a shape, with the reasoning or without it, and returns the rows of each split's."""
-    shape, counts, skipped, thoughts = SHAPES[name], {}, 0, 0
+    shape, counts, reasoning = SHAPES[name], {}, config.trains_reasoning
+    splits = _rows(run, config, progress)
+    samples = [sample for split in SPLITS for sample in splits[split]]
+    skipped = sum(not shape.takes(sample) for sample in samples)
+    thoughts = sum(bool((sample.reasoning or "").strip()) for sample in samples)
     for split in SPLITS:
-        source = run.file("filter", f"{split}.jsonl")
-        skipped += sum(not shape.takes(sample) for sample in read_samples(source))
-        thoughts += sum(bool((sample.reasoning or "").strip()) for sample in read_samples(source))
-        rows = (shape.row(_with_reasoning(sample) if reasoning else sample) for sample in read_samples(source))
+        rows = (shape.row(_with_reasoning(sample) if reasoning else sample) for sample in splits[split])
         file = f"{split}.json" if shape.as_list else f"{split}.jsonl"
         counts[file] = _write_list(folder / file, rows) if shape.as_list else write_jsonl(folder / file, rows)
     end = _end_of_turn(run)
     for file, text in shape.configs.items():
         (folder / file).write_text(text(end), encoding="utf-8", newline="\n")
-    if thoughts and not reasoning:
+    if thoughts and not reasoning and config.rationale == "off":
         progress.note(
             f"export: the reasoning of {thoughts:,} rows is left out: [train] reasoning = true puts it before the answer"
         )

@@ -20,6 +20,7 @@ from seqdistill.engines.loading import files_of, generation_config, load
 from seqdistill.errors import UsageError
 from seqdistill.export import gguf
 from seqdistill.export.modelfile import Rendered, write_modelfile
+from seqdistill.export.written import note_written, written_outside
 from seqdistill.files import atomic_folder
 from seqdistill.journal.asking import Asker, answers, failures, missing_requests, run_async
 from seqdistill.journal.budget import Source, spending
@@ -89,7 +90,11 @@ def export(run: Run, recipe: Recipe, form: str, out: Path | None, progress: Prog
             return _quantised(run, recipe, form, folder, model, _bytes(model), progress)
         with TemporaryDirectory() as made:
             content, serve = _folder(run, recipe, form, folder, model, Path(made))
-            _put(content, folder, replaces=out is None)
+            if out is None:
+                _put(content, folder)
+            elif _may_be_replaced(run, folder, content):
+                _put(content, folder)
+                note_written(run, {str((folder / name).absolute()): file_sha256(path) for name, path in content.items()})
     return Exported(form, folder, _bytes(folder), _bytes(model), serve)
 
 
@@ -103,7 +108,7 @@ def _folder(run: Run, recipe: Recipe, form: str, folder: Path, model: Path, made
     files = {name: path for name, path in files.items() if name not in OF_THE_MODEL and ".safetensors" not in path.suffixes}
     files |= _files(adapter)
     config = json.loads(files["adapter_config.json"].read_text(encoding="utf-8"))
-    named = _base(run)
+    named = _base_of_adapters(run)
     write_json(made / "adapter_config.json", {**config, "base_model_name_or_path": named})
     write_model_card(run, _scores(run, recipe), form=ADAPTER, folder=made)
     files |= _files(made)
@@ -121,13 +126,25 @@ def _check_adapters(run: Run) -> None:
         )
 
 
-def _put(files: Mapping[str, Path], folder: Path, *, replaces: bool) -> None:
-    """Writes the files as a folder. One of the user's own choice (not `replaces`) must be empty, or hold just these already."""
-    if folder.is_dir() and any(folder.iterdir()) and not replaces:
-        held, wanted = ({name: file_sha256(one) for name, one in some.items()} for some in (_files(folder), files))
-        if held == wanted:
-            return
-        raise UsageError(f"{folder}: not empty", "name another folder with --out, or remove this one")
+def _may_be_replaced(run: Run, folder: Path, files: Mapping[str, Path]) -> bool:
+    """Whether a folder of the user's own choice is to be written: not where it holds just these files already.
+
+    Raises UsageError for one with anything in it but an earlier export of this run as it was left.
+    """
+    held = {name: file_sha256(path) for name, path in _files(folder).items()}
+    if held and held == {name: file_sha256(path) for name, path in files.items()}:
+        return False
+    left = written_outside(run)
+    if other := next((name for name, sha256 in held.items() if left.get(str((folder / name).absolute())) != sha256), None):
+        raise UsageError(
+            f"{folder}: not empty, and no earlier export of this run as it was left: it holds {other}",
+            "name another folder with --out, or remove this one",
+        )
+    return True
+
+
+def _put(files: Mapping[str, Path], folder: Path) -> None:
+    """Writes the files as a folder, in place of an earlier one."""
     with atomic_folder(folder) as temporary:
         for name, path in files.items():
             (temporary / name).parent.mkdir(parents=True, exist_ok=True)
@@ -212,6 +229,14 @@ def _base(run: Run) -> str:
     """The student before training: a folder, or a hub's name."""
     base = str((run.manifest("train") or {})["student"]["base"])  # a path is relative to the run
     return os.path.normpath((run.path / base).absolute()) if (run.path / base).exists() else base
+
+
+def _base_of_adapters(run: Run) -> str:
+    """The base that adapters name: its hub id, which others can load, where [student] base_model says it of a whole model."""
+    train = run.manifest("train") or {}
+    stated = train.get("config", {}).get("student", {})
+    is_whole = "cut_from" not in train["student"] and not str(stated.get("model")).startswith("run:")
+    return str(stated["base_model"]) if is_whole and stated.get("base_model") else _base(run)
 
 
 def _uncut(model: Path) -> Path:

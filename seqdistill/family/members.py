@@ -17,6 +17,7 @@ from typing import Any
 
 from seqdistill.errors import UsageError
 from seqdistill.progress import Progress
+from seqdistill.recipe.reading import relative_path
 from seqdistill.recipe.remembered import inherit
 from seqdistill.recipe.tables import Recipe, TrainConfig
 from seqdistill.records import seal, write_json
@@ -94,7 +95,7 @@ def adopt_training(member: Member, run: Run) -> None:
         paths = {name: run.path / student[name] for name in ("base", "cut_from") if name in student}
         for name, path in paths.items():
             if path.exists() and not Path(os.path.normpath(path)).is_relative_to(run.path):  # a path, relative to its run
-                student[name] = os.path.relpath(path.absolute(), member.run.path.absolute())
+                student[name] = relative_path(path, member.run.path)
                 write_json(half / "manifest.json", manifest | {"seal": seal(manifest)})
         half.rename(target)
 

@@ -5,6 +5,7 @@ Errors name the file or flag, the table, the key and the nearest known name. Doe
 
 import difflib
 import math
+import os
 import tomllib
 import types
 import typing
@@ -278,6 +279,13 @@ def placed(value: str, folder: Path, name: str = "model", also: Path | None = No
     if (folder / value).exists() or file_alone:
         return str((folder / value).absolute())
     return value
+
+
+def relative_path(path: Path, folder: Path) -> str:
+    """The path from a folder, as the file system follows it: above a link's folder is not the folder that the link is in."""
+    lexical = os.path.relpath(path, folder)
+    leads_there = os.path.realpath(folder / lexical) == os.path.realpath(path)
+    return lexical if leads_there else os.path.relpath(os.path.realpath(path), os.path.realpath(folder))
 
 
 def parse_assignment(text: str) -> tuple[str, dict[str, Any]]:

@@ -6,7 +6,6 @@ Does not know stages.
 import contextlib
 import hashlib
 import json
-import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any
 
 from seqdistill.errors import UsageError
 from seqdistill.files import atomic_write
-from seqdistill.recipe.reading import Layer, check_secrets, check_tables, merge, read_recipe, resolve, with_paths
+from seqdistill.recipe.reading import Layer, check_secrets, check_tables, merge, read_recipe, relative_path, resolve, with_paths
 from seqdistill.recipe.tables import GenerateConfig, Recipe, flag
 from seqdistill.records import file_sha256, is_sealed, json_text, seal
 
@@ -62,8 +61,8 @@ def resolved_recipe(
     new: dict[Path, str | None] = {}
     if recipe_file:
         new[kept] = _verbatim(recipe_file)
-        memory["recipe_folder"] = os.path.relpath(folder.absolute(), run.absolute())
-        memory["recipe"] = os.path.relpath(recipe_file.absolute(), run.absolute())
+        memory["recipe_folder"] = relative_path(folder, run)
+        memory["recipe"] = relative_path(recipe_file, run)
     memory["remembered"] = merge(remembered, _to_remember(overrides))
     if template is not None:
         memory |= {"template": name, "template_sha256": hashlib.sha256(template.encode()).hexdigest()}
@@ -134,7 +133,7 @@ def _unseen(remembered: Layer, overrides: Layer, origin: Path | None, kept: Path
     if flags:
         yield f"from an earlier command on this run: {' '.join(flags)}"
     if origin is not None and kept.exists() and origin.is_file() and origin.read_bytes() != kept.read_bytes():
-        yield f"{os.path.relpath(origin)} has changed since this run copied it; pass it with -c to use it"
+        yield f"{relative_path(origin, Path.cwd())} has changed since this run copied it; pass it with -c to use it"
 
 
 def inherit(run: Path, member: Path, recipe: Recipe) -> None:
@@ -147,7 +146,7 @@ def inherit(run: Path, member: Path, recipe: Recipe) -> None:
         new[member / "recipe.toml"] = _verbatim(source)
         for name in ("recipe_folder", "recipe"):
             if name in memory or name == "recipe_folder":
-                memory[name] = os.path.relpath((run / memory.get(name, ".")).absolute(), member.absolute())
+                memory[name] = relative_path(run / memory.get(name, "."), member)
     if (template := run / TEMPLATE).exists():
         new[member / TEMPLATE] = _verbatim(template)
     memory["remembered"] = merge(memory.get("remembered", {}), changed)

@@ -13,6 +13,7 @@ from seqdistill.engines.usage import count
 from seqdistill.errors import UsageError
 from seqdistill.records import from_json
 from seqdistill.serve.access import check_key, check_local
+from seqdistill.serve.bodies import MOST_BODY, body_of
 from seqdistill.serve.cascade import Cascade, FromTeacher, Head, IncomingRequest, Parts
 from seqdistill.serve.chat import BadRequest, read_chat
 from seqdistill.serve.cors import allow, preflight
@@ -27,9 +28,7 @@ from seqdistill.serve.teacher import TeacherFailed
 if TYPE_CHECKING:
     from aiohttp import web
 
-MOST_BODY = 4 << 20  # bytes of a request
 HEAD_SECONDS = 60.0  # within which a request's head must be there, or the next request of an open connection
-BODY_SECONDS = 30.0  # within which a request's body must be there
 WRITE_SECONDS = 30.0  # within which a client must take what is sent to it
 NOTE_EACH_SECONDS = 60.0  # for a student that fails
 TEACHER_RETRY_SECONDS = 5  # after which a client may try again where the teacher is busy, or the student away
@@ -84,6 +83,7 @@ class App:
             logger=_server_log(),
             keepalive_timeout=HEAD_SECONDS,
             shutdown_timeout=shutdown_seconds,
+            auto_decompress=False,  # aiohttp's own answer to what it cannot decompress is plain text
         )
 
     def _application(self) -> "web.Application":
@@ -173,7 +173,7 @@ class App:
 
     async def _answered(self, request: "web.Request") -> "web.StreamResponse":
         began = time.perf_counter()
-        content = await self._body(request)
+        content = await body_of(request)
         try:
             chat = read_chat(content)
             incoming = self.cascade.incoming(chat, request.headers.get("x-request-id"))
@@ -283,7 +283,7 @@ class App:
 
     async def _feedback(self, request: "web.Request") -> "web.StreamResponse":
         try:
-            body = from_json(await self._body(request))
+            body = from_json(await body_of(request))
         except ValueError as error:
             raise HttpError(400, "invalid_request", f"the body is not JSON: {error}") from None
         body = as_dict(body)
@@ -304,23 +304,6 @@ class App:
             raise HttpError(404, "unknown_id", f"{name[:100]}: not one of the latest answers of this server", param="id")
         self.metrics.count("feedback", kind="rating" if completion is None else "correction")
         return _json({"id": name, "status": "logged"})
-
-    async def _body(self, request: "web.Request") -> bytes:
-        from aiohttp import web
-
-        if (request.content_length or 0) > MOST_BODY:
-            raise _too_large()  # before it is sent
-        if request.content.is_eof():  # it came with its head, as nearly all do: nothing is waited for
-            return await request.read()
-        try:
-            async with asyncio.timeout(BODY_SECONDS):
-                return await request.read()
-        except TimeoutError:
-            raise HttpError(408, "request_timeout", f"the body was not there within {BODY_SECONDS:g} s") from None
-        except web.HTTPRequestEntityTooLarge:
-            raise _too_large() from None
-        except web.RequestPayloadError as error:
-            raise HttpError(400, "invalid_request", f"the body cannot be read: {error}") from None
 
     async def _stream(
         self, request: "web.Request", headers: dict[str, str], there: list[Chunk], parts: Parts, events: Events
@@ -365,10 +348,6 @@ async def _write(request: "web.Request", write: Callable[[bytes], Awaitable[None
 
 def _about(head: Head) -> dict[str, Any]:
     return {name: getattr(head, name) for name in ("model", "by", "confidence", "decided_on", "usd")}
-
-
-def _too_large() -> HttpError:
-    return HttpError(413, "request_too_large", f"the body is larger than {MOST_BODY} bytes")
 
 
 def _server_log() -> logging.Logger:

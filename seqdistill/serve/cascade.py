@@ -6,9 +6,9 @@ Records that every request has are named tuples here: a frozen dataclass takes t
 
 import asyncio
 import secrets
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from seqdistill.confidence import confidence_in, confidence_of_text
 from seqdistill.engines import Completion, Request
@@ -25,6 +25,7 @@ from seqdistill.serve.views import Views
 from seqdistill.tasks.answer_form import AnswerForm
 
 Parts = AsyncGenerator[list[Chunk], None]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,16 @@ class Judged(NamedTuple):
 
     reply: dict[str, Any]
     confidence: float | None
+    keeps: bool
+
+
+class Begun(NamedTuple):
+    """A stream of the student that was decided on: the chunks that are there and those to come, and how sure it is."""
+
+    held: list[Chunk]
+    parts: Parts
+    confidence: float | None
+    decided_on: int
     keeps: bool
 
 
@@ -123,20 +134,26 @@ class Cascade:
         """The answer as a whole. Raises TeacherFailed where nobody can answer."""
         reason, judged = self.route(incoming), None
         if not reason and self.student is not None:
-            try:
-                judged = await self._judged(self.student, incoming)
-            except StudentFailed as error:
-                self.failed, reason = str(error), "student failed"
-            else:
-                if judged.keeps:
-                    return Answered(self._student_head(judged.confidence, ""), judged.reply)
-                reason = "not sure"
+            judged = await self._unless_it_fails(self._judged(self.student, incoming))
+            if judged is not None and judged.keeps:
+                return Answered(self._student_head(judged.confidence, ""), judged.reply)
+            reason = "student failed" if judged is None else "not sure"
         try:
             return await self._by_teacher(incoming, reason, judged)
         except TeacherFailed:
+            if reason == "share" and self.student_without_teacher and self.student is not None:
+                judged = await self._unless_it_fails(self._judged(self.student, incoming))
             if judged is not None and self.student_without_teacher:
                 return Answered(self._student_head(judged.confidence, "no teacher"), judged.reply)
             raise
+
+    async def _unless_it_fails(self, attempt: Awaitable[T]) -> T | None:
+        """What the student makes of an attempt; None where it fails, and why is noted."""
+        try:
+            return await attempt
+        except StudentFailed as error:
+            self.failed = str(error)
+            return None
 
     async def _judged(self, student: Student, incoming: IncomingRequest) -> Judged:
         wanted = self._wanted(incoming)
@@ -210,42 +227,44 @@ class Cascade:
 
         Raises TeacherFailed where nobody can answer; the generator raises it, or StudentFailed, where an answer breaks off.
         """
-        reason, confidence, decided_on = self.route(incoming), None, 0
-        held: list[Chunk] = []
+        reason, begun = self.route(incoming), None
         if not reason and self.student is not None:
-            parts = self.student.stream(wanted := self._wanted(incoming))
-            try:
-                try:
-                    confidence, finished = await self._first(parts, held, wanted.n)
-                except TooLong as error:
-                    parts = self.student.stream(wanted := self._with_fewer_tokens(wanted, error))
-                    confidence, finished = await self._first(parts, held, wanted.n)
-                keeps, decided_on = self._keeps(confidence, self._first_threshold), self.promise.decide_on
-                if finished:
-                    judged = await self._judge(self.student, wanted, joined(held), incoming.chat)
-                    confidence = judged.confidence
-                    keeps = self._keeps(confidence, self.promise.threshold if self._is_decided_whole else self._first_threshold)
-                    decided_on = 0
-                if keeps:
-                    return self._student_head(confidence, "", decided_on), held, parts
-                reason = "not sure"
-                if not self.student_without_teacher:
-                    await parts.aclose()
-            except StudentFailed as error:
-                self.failed, reason, held = str(error), "student failed", []
-            except BaseException:
-                await parts.aclose()
-                raise
-        kept = bool(held) and self.student_without_teacher
+            begun = await self._unless_it_fails(self._begun(self.student, incoming))
+            if begun is not None and begun.keeps:
+                return self._student_head(begun.confidence, "", begun.decided_on), begun.held, begun.parts
+            reason = "student failed" if begun is None else "not sure"
+        if begun is not None and not self.student_without_teacher:
+            await begun.parts.aclose()
         try:
-            head, answer = await self._teacher_stream(incoming, reason, confidence)
+            head, answer = await self._teacher_stream(incoming, reason, None if begun is None else begun.confidence)
         except TeacherFailed:
-            if not kept:
-                raise
-            return self._student_head(confidence, "no teacher"), held, parts
-        if kept:
-            await parts.aclose()
+            if reason == "share" and self.student_without_teacher and self.student is not None:
+                begun = await self._unless_it_fails(self._begun(self.student, incoming))
+            if begun is not None and self.student_without_teacher:
+                return self._student_head(begun.confidence, "no teacher"), begun.held, begun.parts
+            raise
+        if begun is not None and self.student_without_teacher:
+            await begun.parts.aclose()
         return head, [], answer
+
+    async def _begun(self, student: Student, incoming: IncomingRequest) -> Begun:
+        """The student's stream up to where it is decided. Raises StudentFailed."""
+        parts, held = student.stream(wanted := self._wanted(incoming)), list[Chunk]()
+        try:
+            try:
+                confidence, finished = await self._first(parts, held, wanted.n)
+            except TooLong as error:
+                parts = student.stream(wanted := self._with_fewer_tokens(wanted, error))
+                confidence, finished = await self._first(parts, held, wanted.n)
+            if not finished:
+                keeps = self._keeps(confidence, self._first_threshold)
+                return Begun(held, parts, confidence, self.promise.decide_on, keeps)
+            confidence = (await self._judge(student, wanted, joined(held), incoming.chat)).confidence
+        except BaseException:
+            await parts.aclose()
+            raise
+        keeps = self._keeps(confidence, self.promise.threshold if self._is_decided_whole else self._first_threshold)
+        return Begun(held, parts, confidence, 0, keeps)
 
     @property
     def _is_decided_whole(self) -> bool:

@@ -103,7 +103,7 @@ def read_chat(content: bytes) -> Chat:
         messages=messages,
         include_usage=bool(fields.pop("stream_options", {}).get("include_usage")),
         max_tokens=limits[1] if limits[0] is None else limits[0],
-        logprobs=fields.pop("logprobs", False) or top is not None,
+        logprobs=fields.pop("logprobs", top is not None),
         top_logprobs=top or 0,
         schema=_schema(fields.get("response_format")),
         values=fields.pop("metadata", {}),
@@ -189,7 +189,10 @@ def _limit(name: str, value: Any) -> int | None:
     return None if value == -1 and type(value) is int else int(_number(1, 1e9, int)(name, value))
 
 
-def _seed(name: str, value: Any) -> int:
+def _seed(name: str, value: Any) -> int | None:
+    """The seed; None for -1, by which vLLM's and llama.cpp's clients want another answer each time."""
+    if value == -1 and type(value) is int:
+        return None
     return int(_number(-(2**63), 2**63, int)(name, value)) & 0x7FFFFFFF
 
 
@@ -223,7 +226,7 @@ def _schema(written: dict[str, Any] | None) -> dict[str, Any] | None:
     if written is None:
         return None
     if written.get("type") == "json_object":
-        return {"type": "object"}
+        return {"type": "object"} if written.get("schema") is None else written["schema"]  # as Together and llama.cpp take it
     inside = written.get("json_schema")
     return inside.get("schema") if written.get("type") == "json_schema" and isinstance(inside, dict) else None
 

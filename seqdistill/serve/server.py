@@ -44,6 +44,7 @@ from seqdistill.tasks.answer_form import AnswerForm
 FINISH_SECONDS = 30.0  # for what is under way when the server is stopped
 FIRST_LINES = 200  # of a journal
 WITHOUT_TEACHER = ("error", "student")
+OF_THE_STUDENT = ("share", "shadow", "threshold", "decide_on", "without_teacher")  # options that --record has no use for
 
 
 @dataclass(frozen=True)
@@ -166,6 +167,7 @@ def _prepared(
     form.check()
     if options.without_teacher not in WITHOUT_TEACHER:
         raise UsageError(f"--without-teacher {options.without_teacher!r}", f"one of: {', '.join(WITHOUT_TEACHER)}")
+    _check_record(options)
     promise = ServedThreshold(0.0) if options.record else _promise(run, recipe, options, first_threshold)
     source = _source(recipe, options, promise)
     if not options.record and not recipe.student.base_url:
@@ -270,11 +272,12 @@ class _Setup:
             raise UsageError(
                 f"the student at {address.name} is none of: {', '.join(names[:20])}", "pass its name there with --student"
             )
-        fields, _ = fields_of(model)
+        if len(student.base_url) > 1:
+            self.progress.note(f"serve: of {len(student.base_url)} student URLs only {address.name} is used")
         served = EndpointStudent(
             name or student.model or str(trained),
             address,
-            fields,
+            *fields_of(model),
             self.recipe.generate.timeout,
             self.options.concurrency,
             student.reasoning_tags,
@@ -310,6 +313,12 @@ class _Setup:
         shown = f"[{self.options.host}]" if ":" in self.options.host else self.options.host
         file = shlex.quote(str(self.run.file("serve", TEACHER_ONLY)))
         lines = [f"serve: http://{shown}:{port}/v1; Ctrl-C stops it, `touch {file}` sends everything to the teacher"]
+        if self.run.file("serve", TEACHER_ONLY).exists() and not self.options.record:
+            lines.append(f"everything goes to the teacher until `rm {file}`: the file is there already")
+        if self.source is not None and not self.source.is_free and self.source.price != FREE:
+            spent, cap = self.budget.paid_usd + self.budget.held_usd, self.options.budget
+            capped = "the teacher's cost has no cap: --budget sets one"
+            lines.append(capped if cap is None else f"{spent:.4f} of the teacher's {cap:g} USD are spent")
         promise = self.promise
         if promise.target is not None:
             risk = "" if promise.risk is None else f", with a risk of {promise.risk:g}"
@@ -346,6 +355,17 @@ def _key(options: ServeOptions) -> str | None:
             "name the environment variable that holds a key with --api-key-env, or pass --no-key",
         )
     return None
+
+
+def _check_record(options: ServeOptions) -> None:
+    """Raises UsageError for --record, which has no student, with an option that is about the student's answers."""
+    default = ServeOptions()
+    about_student = [name for name in OF_THE_STUDENT if getattr(options, name) != getattr(default, name)]
+    if options.record and about_student:
+        raise UsageError(
+            f"--record has the teacher answer all, so --{about_student[0].replace('_', '-')} has no effect",
+            "leave one of them out",
+        )
 
 
 def _promise(run: Run, recipe: Recipe, options: ServeOptions, first_threshold: float | None) -> ServedThreshold:

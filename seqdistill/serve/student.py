@@ -5,7 +5,7 @@ Here is the student at an OpenAI-compatible endpoint; the one in this process is
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Collection, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import jiter
@@ -90,13 +90,17 @@ class EndpointStudent:
         name: str,
         address: Address,
         fields: dict[str, Any],
+        omit: Collection[str],
         timeout: float,
         concurrency: int,
         tags: Sequence[str] = (),
     ) -> None:
-        """`fields` are sent with every request; `timeout` in seconds is that of one answer; `tags` are around reasoning."""
+        """`fields` are sent with every request, those of `omit` are not.
+
+        `timeout` in seconds is that of one answer; `tags` are around reasoning.
+        """
         self._tags, self._opened = tuple(tags), False  # whether its prompts open the block of reasoning: its answers show it
-        self.name, self._fields, self._timeout = name, fields, timeout
+        self.name, self._fields, self._omit, self._timeout = name, fields, omit, timeout
         self._url, self._query = f"{address.url.rstrip('/')}/chat/completions", dict(address.query)
         self._headers = {"Authorization": f"Bearer {address.key}"} if address.key and not address.has_key_header else {}
         self._headers |= dict(address.headers)
@@ -195,7 +199,7 @@ class EndpointStudent:
         return self._session.post(self._url, json=body, headers=self._headers, params=self._query)
 
     def _body(self, wanted: Wanted) -> dict[str, Any]:
-        return {
+        body = {
             **self._fields,
             "model": self.name,
             "messages": wanted.messages,
@@ -208,6 +212,7 @@ class EndpointStudent:
             **({} if wanted.top_logprobs is None else {"logprobs": True, "top_logprobs": wanted.top_logprobs}),
             **({"response_format": wanted.response_format} if wanted.response_format else {}),
         }
+        return {name: value for name, value in body.items() if name not in self._omit} if self._omit else body
 
     async def close(self) -> None:
         """Closes the connections."""

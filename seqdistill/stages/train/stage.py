@@ -4,7 +4,6 @@ A training that was stopped, however it was stopped, resumes from its last check
 """
 
 import contextlib
-import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -18,6 +17,7 @@ from seqdistill.errors import SeqdistillError
 from seqdistill.files import replace_path
 from seqdistill.metrics.own import split_name
 from seqdistill.progress import Progress
+from seqdistill.recipe.reading import relative_path
 from seqdistill.recipe.tables import Recipe, settings
 from seqdistill.records import file_sha256, fingerprint, write_json
 from seqdistill.rights import check_training_allowed, license_of_student, teachers_in
@@ -235,7 +235,7 @@ def _note(ready: Ready, checkpoint: Path | None, progress: Progress) -> None:
 
 def _named(name: str | None, run: Run) -> str:
     """A model for the manifest, which eval reads: a path relative to the run, or the model's name."""
-    return os.path.relpath(name, run.path) if name and Path(name).exists() else str(name)
+    return relative_path(Path(name), run.path) if name and Path(name).exists() else str(name)
 
 
 def _numbers(fitted: Fitted) -> dict[str, Any]:
