@@ -23,7 +23,6 @@ from seqdistill.stages.evaluate.statistics.intervals import (
     resample,
     rounded,
     row_of,
-    share,
     shared_groups,
 )
 from seqdistill.stages.evaluate.statistics.paired import (
@@ -33,9 +32,9 @@ from seqdistill.stages.evaluate.statistics.paired import (
     INCONCLUSIVE,
     NON_INFERIOR,
     PairedShares,
-    effective,
     holm,
     outcome,
+    share_of,
 )
 
 if TYPE_CHECKING:
@@ -183,8 +182,7 @@ class _Columns:
         scores = self._column(role)
         if not self.measure.metric.share:
             return self.drawn.interval(column(self.roles.index(role)))
-        scale = effective(scores, self.groups) / self.n
-        return share(int((scores > 50).sum()) * scale, self.n * scale)
+        return share_of(scores > 50, self.groups)
 
     def kept(self, comparator: str) -> Interval | None:
         """The student over `comparator`, in percent; of degrees without an interval where the two hardly ever differ."""
