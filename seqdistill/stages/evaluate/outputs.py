@@ -16,6 +16,7 @@ from seqdistill.records import Message, Prompt, prompt_id, read_jsonl
 from seqdistill.stages.evaluate.contestants import Contestant
 from seqdistill.tasks.templates import Template, render
 
+NOT_RECORDED = "not recorded"  # the error of an answer that the recorded ones lack
 HINT = 'a line is {"id" or "prompt": ..., "completion": "text"}; the id is the prompt\'s in the test set'
 
 
@@ -149,6 +150,6 @@ def with_outputs(
             taken.append(replace(contestant, called="teacher", outputs=None, absent=reason))
             continue
         taken.append(contestant)
-        unanswered = Completion("", error="not recorded", message="the recorded answers have none to this prompt")
+        unanswered = Completion("", error=NOT_RECORDED, message="the recorded answers have none to this prompt")
         found |= {f"{prompt.id}:{contestant.role}": answers.get(prompt.id, unanswered) for prompt in prompts}
     return taken, found

@@ -24,7 +24,7 @@ from seqdistill.stages.evaluate.contestants import Contestant, recorded_teacher
 from seqdistill.stages.evaluate.forced import forced_rows, partial_file
 from seqdistill.stages.evaluate.inputs import Inputs
 from seqdistill.stages.evaluate.judging import check_rubric, judge_pairs, labels_of
-from seqdistill.stages.evaluate.outputs import with_outputs
+from seqdistill.stages.evaluate.outputs import NOT_RECORDED, with_outputs
 from seqdistill.stages.evaluate.report.page import write_report
 from seqdistill.stages.evaluate.result import OUTPUTS, EvalResult, paths_of
 from seqdistill.stages.evaluate.safety.items import rows as safety_rows
@@ -85,7 +85,7 @@ def evaluate(run: Run, recipe: Recipe, progress: Progress) -> EvalResult:
         if forced:
             partial_file(paths["forced"]).unlink(missing_ok=True)
         write_model_card(run, scores)
-        failed = Counter(one.error for one in completions.values() if one.error and one.error != "not recorded")
+        failed = Counter(one.error for one in completions.values() if one.error and one.error != NOT_RECORDED)
         failures = Counter({error: count for error, count in failed.items() if error not in PERMANENT_ERRORS})
         if for_good := failed - failures:
             kinds = ", ".join(f"{count} {error}" for error, count in for_good.most_common())

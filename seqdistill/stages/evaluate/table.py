@@ -66,12 +66,13 @@ class Settings:
 def tabulate(answers: Sequence[Answer], settings: Settings) -> dict[str, Any]:
     """Scores, comparisons and shares kept over all prompts and for each slice. Only prompts that every model answered.
 
-    Values are percent but for length_ratio (characters of all answers over the teacher's). Keys: n, models, comparisons,
-    kept, gap_closed, judged, warning, slices.
+    Values are percent but for length_ratio (characters of all answers over the teacher's). Keys: n, groups (None where no two
+    prompts share one), models, comparisons, kept, gap_closed, judged, warning, slices.
     """
     scored = [answer for answer in answers if answer.scores is not None]
     slices = Counter(answer.prompt.slice for answer in scored if answer.model == "student")
-    document = _scores_of_part(scored, settings)
+    groups = groups_of([answer for answer in scored if answer.model == "student"])
+    document = {"groups": len(set(groups)) if groups else None, **_scores_of_part(scored, settings)}
     by_role = {role: [answer for answer in scored if answer.model == role] for role in settings.roles}
     for against in ("teacher", "reference"):
         for role in settings.roles:
