@@ -21,6 +21,7 @@ from seqdistill.errors import SeqdistillError
 from seqdistill.records import visible
 
 HEAD_WIDTH = 9  # of a column; what is longer is broken unless the cells are as wide
+FIRST_WIDTH = 12  # of a table's first column where the others leave no more
 BAR_WIDTH = 20  # of the bar at its shortest, the time left and the gaps beside it
 HEARTBEAT_SECONDS = 30.0  # without a terminal there is no bar, but a log should show life
 
@@ -133,7 +134,7 @@ class Console:
                 print(f"  {name.ljust(width)}  {visible(str(value))}")
 
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        """A table; the first column is text, the others are numbers."""
+        """A table; the first column is text, the others are numbers. Where these would be broken, each row is a list."""
         if self.as_json:
             return
         from rich import box
@@ -156,10 +157,24 @@ class Console:
         for row in rows:
             table.add_row(*(Text(visible(cell)) for cell in row))
         terminal = RichConsole()
+        if rows and _unbroken_width(table.columns, rows) > terminal.width:
+            self._lists(title, columns, rows)
+            return
         with terminal.capture() as shown:  # printed by itself, it ends the program where its reader has left
             terminal.print(table)
         with to_stdout():
             print(shown.get(), end="")
+
+    def _lists(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        """A table for a narrow terminal: below each first cell the others, each behind its head."""
+        first, *others = columns
+        with to_stdout():
+            print(visible(f"{title}\n" if title else ""))
+            for name, *cells in rows:
+                print(visible(f"{first} {name}"))
+                for head, cell in zip(others, cells, strict=True):
+                    print(wrapped(visible(cell), f"  {head}: "))
+                print()
 
     def error(self, error: SeqdistillError) -> None:
         """What happened and the next action, on stderr; with --json also as the one object on stdout."""
@@ -224,6 +239,16 @@ def line(text: str, before: str = "") -> str:
     room = max(shutil.get_terminal_size().columns - cell_len(before), 2)
     shown = " ".join(visible(text).split())
     return before + (shown if cell_len(shown) <= room else set_cell_size(shown, room - 1).rstrip() + "…")
+
+
+def _unbroken_width(columns: Sequence[Any], rows: Sequence[Sequence[str]]) -> int:
+    """The columns of the terminal that a table needs for its heads and numbers to stay whole; its first column may fold."""
+    from rich.cells import cell_len
+
+    heads = [max(cell_len(part) for part in column.header.plain.split("\n")) for column in columns]
+    cells = [max(cell_len(visible(row[number])) for row in rows) for number in range(len(columns))]
+    needed = list(map(max, heads, cells))
+    return min(needed[0], FIRST_WIDTH) + sum(needed[1:]) + 2 * len(columns)
 
 
 def _plain(value: Any) -> Any:

@@ -8,6 +8,8 @@ from seqdistill.errors import UsageError
 from seqdistill.recipe.tables import Recipe
 from seqdistill.runs import STAGES, Run, StageRecord
 
+NOT_WORK = (".lock", "estimate.json")  # in a stage's folder; the latter is --dry-run's
+
 
 @dataclass(frozen=True)
 class StageState:
@@ -58,7 +60,9 @@ def _state(run: Run, recipe: Recipe, stage: str, first: str | None) -> StageStat
             stage, "not run", ["only probed, or stopped before its end; what was answered is kept"], _progress(run, stage)
         )
     if manifest is None:
-        left = run.file(stage, "").is_dir() and any(path.name != ".lock" for path in run.file(stage, "").iterdir())
+        if stage == "generate" and _is_estimated(run):
+            return StageState(stage, "not run", ["its cost was estimated last; the answers that its journal has are kept"])
+        left = run.file(stage, "").is_dir() and any(path.name not in NOT_WORK for path in run.file(stage, "").iterdir())
         why = ["stopped before its end, by an error or by hand; what was done is kept"] if left else []
         return StageState(stage, "failed" if left else "not run", why)
     facts = {"facts": _facts(stage, manifest), "finished": manifest.get("finished"), "seconds": manifest["seconds"]}
@@ -73,6 +77,12 @@ def _state(run: Run, recipe: Recipe, stage: str, first: str | None) -> StageStat
     if why and stage == "train" and is_unfinished(run):
         why.append("a training that was to replace it stopped before its end, and what it did is kept")
     return StageState(stage, "stale" if why else "done", why, **facts)
+
+
+def _is_estimated(run: Run) -> bool:
+    """Whether a --probe was the last that was done to generate: its estimate is written behind its answers."""
+    estimate, journal = run.file("generate", "estimate.json"), run.file("generate", "journal.jsonl")
+    return estimate.is_file() and journal.is_file() and estimate.stat().st_mtime_ns >= journal.stat().st_mtime_ns
 
 
 def _differences(manifest: dict[str, Any], record: StageRecord) -> list[str]:

@@ -82,6 +82,10 @@ def test_an_option_that_is_on_names_the_flag_that_turns_it_off(capsys: pytest.Ca
         (["generate", "{tmp}/r"], "--prompts"),
         (["filter", "{tmp}/r"], "seqdistill generate"),
         (["train", "{tmp}/r", "--student", "x/y"], "seqdistill filter"),
+        (["eval", "{tmp}/r", "--margin", "5%"], "'5%' is not a number"),
+        (["eval", "{tmp}/r", "--limit", "2.5"], "'2.5' is not a whole number"),
+        (["eval", "{tmp}/r", "--shadow", "log.jsonl", "--compare", "{tmp}/o"], "--shadow with --compare"),
+        (["eval", "{tmp}/r", "--shadow", "log.jsonl", "--markdown", "{tmp}/o.md"], "--shadow with --markdown"),
     ],
 )
 def test_wrong_use_exits_2_and_names_it(argv: list[str], says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -87,6 +87,10 @@ def test_two_alike_students_are_equivalent(good: Run, tmp_path: Path, capsys: py
     shutil.copytree(good.path, tmp_path / "elsewhere" / "good")
     names = compared(good, Run(tmp_path / "elsewhere" / "good"), capsys)[1]["compared"]
     assert names["student"] != names["other"]
+    for place in ("march/runs/mine", "april/runs/mine"):
+        shutil.copytree(good.path, tmp_path / place)
+    names = compared(Run(tmp_path / "march/runs/mine"), Run(tmp_path / "april/runs/mine"), capsys)[1]["compared"]
+    assert names == {"student": "march/runs/mine", "other": "april/runs/mine"}
 
 
 @pytest.mark.parametrize(

@@ -187,6 +187,28 @@ def test_prompts_of_one_text_are_answered_by_its_lines_in_turn(tmp_path: Path, l
 
 
 @pytest.mark.parametrize(
+    ("row", "answered"),
+    [
+        ({"id": "0"}, "0"),
+        ({"id": "0", "prompt": "Is 4 even?"}, "0"),
+        ({"id": "0", "prompt": "Number: 4"}, "0"),  # what the template makes of it
+        ({"id": "0", "prompt": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Is 4  even?"}]}, "0"),
+        ({"id": "0:t:0", "prompt_id": "0", "prompt": [{"role": "user", "content": "Is 9 odd?"}]}, None),  # numbered from 0, too
+        ({"id": "0", "prompt": "Is 9 odd?"}, None),
+        ({"id": "0", "prompt": "Is 5 even?"}, "1"),  # the prompt counts, not the number
+        ({"id": "0", "prompt": ""}, "0"),
+    ],
+)
+def test_an_id_counts_for_nothing_in_a_line_with_another_prompt(
+    tmp_path: Path, row: dict[str, Any], answered: str | None
+) -> None:
+    write_jsonl(tmp_path / "out.jsonl", [row | {"completion": "Yes."}])
+    template = replace(PLAIN, student={"user": "{{ prompt }}"}, teacher={"user": "Is {{ prompt.split()[-1] }} even?"})
+    prompts = [Prompt(str(n), m, m) for n in range(2) for m in [[{"role": "user", "content": f"Is {n + 4} even?"}]]]
+    assert list(read_outputs(tmp_path / "out.jsonl", prompts, template)) == ([answered] if answered else [])
+
+
+@pytest.mark.parametrize(
     ("rows", "message"),
     [
         ([{"prompt": "Another.", "completion": "x"}], "no answer to 24 of 24 test prompts"),

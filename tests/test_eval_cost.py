@@ -20,7 +20,7 @@ from seqdistill.engines import Completion, Request
 from seqdistill.errors import UsageError
 from seqdistill.journal.storage import Journal
 from seqdistill.progress import Silent
-from seqdistill.recipe.tables import EvalConfig, Recipe, StudentConfig, TeacherConfig, TrainConfig
+from seqdistill.recipe.tables import EvalConfig, OneOfTeachers, Recipe, StudentConfig, TeacherConfig, TrainConfig
 from seqdistill.records import Prompt
 from seqdistill.runs import Run
 from seqdistill.show import show_eval
@@ -375,7 +375,8 @@ def test_all_of_it_is_shown_in_80_columns_and_in_markdown(run: Run, plan: Recipe
 
 
 @pytest.mark.parametrize(
-    ("value", "shown"), [(0.000075, "0.000075"), (0.0000012, "0.0000012"), (0.42, "0.42"), (0.0, "0.00"), (1234.5, "1,234")]
+    ("value", "shown"),
+    [(0.000075, "0.000075"), (0.0000012, "0.0000012"), (0.42, "0.42"), (0.1, "0.10"), (0.0, "0.00"), (1234.5, "1,234")],
 )
 def test_usd_are_written_without_an_exponent(value: float, shown: str) -> None:
     assert usd(value) == shown
@@ -404,6 +405,24 @@ def test_a_machines_hours_are_those_of_all_attempts(run: Run, manifest: dict[str
     known = {name: value for name, value in known.items() if not name.startswith("seconds")} | {"seconds": 0.0} | manifest
     run.file("train", "manifest.json").write_text(json.dumps(known))
     assert upfront_of(run, Recipe(train=TrainConfig(hourly_usd=2.0)))["training"] == usd
+
+
+@pytest.mark.parametrize(
+    ("teachers", "machine"),
+    [
+        ([{"engine": "openai"}, {"hourly_usd": 2.0}], 1.0),  # the first is an endpoint, the second runs here
+        ([{"hourly_usd": 2.0}, {"hourly_usd": 2.0}], 1.0),  # both on this machine
+        ([{"engine": "openai", "hourly_usd": 3.0}, {"engine": "openai", "hourly_usd": 5.0}], 4.0),  # two servers
+        ([{"hourly_usd": 2.0}, {}], None),
+        ([{"engine": "openai"}, {"engine": "openai"}], "none"),
+    ],
+)
+def test_the_machines_of_all_teachers_are_paid(run: Run, teachers: list[dict[str, Any]], machine: float | str | None) -> None:
+    manifest = json.loads(run.file("generate", "manifest.json").read_text())
+    run.file("generate", "manifest.json").write_text(json.dumps(manifest | {"seconds": 1800.0}))
+    each = [OneOfTeachers(**{"model": "one", **teacher}) for teacher in teachers]
+    found = upfront_of(run, Recipe(teacher=each[0], teachers=each))
+    assert found.get("teacher_machine", "none") == machine
 
 
 def test_verify_computes_the_costs_again(run: Run, plan: Recipe) -> None:

@@ -19,6 +19,7 @@ from seqdistill.runs import STAGES, Run, StageRecord
 from seqdistill.stages.evaluate.markdown import markdown
 from seqdistill.stages.evaluate.recommendation import recommend
 from seqdistill.stages.evaluate.result import EvalResult, paths_of
+from seqdistill.stages.evaluate.verdict import verdict
 
 
 def shown(capsys: pytest.CaptureFixture[str], *words: str, code: int = 0) -> str:
@@ -69,6 +70,19 @@ def test_each_state_is_told_apart(tmp_path: Path, capsys: pytest.CaptureFixture[
     finish(run, "generate", {"samples.jsonl": [{"a": 1}]}, status="incomplete", counts={"samples": 1, "failed": 2})
     text = shown(capsys, "status", str(run.path))
     assert "generate  incomplete" in text and "2 failed" in text
+
+
+def test_a_cost_estimate_is_no_failed_stage(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = Run(tmp_path / "run")
+    write_json(run.file("generate", "estimate.json"), {})
+    text = shown(capsys, "status", str(run.path))
+    assert "generate  not run" in text and text.rstrip().endswith(f"next: seqdistill run {run.path} -c RECIPE")
+    run.file("generate", "journal.jsonl").touch()
+    assert states(capsys, run.path)["generate"] == "failed"
+    write_json(run.file("generate", "estimate.json"), {})  # behind the answers of a --probe
+    assert states(capsys, run.path)["generate"] == "not run" and "answers that its journal has" in shown(
+        capsys, "status", str(run.path)
+    )
 
 
 def test_a_run_whose_recipe_was_moved_says_to_pass_it_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -144,6 +158,18 @@ def test_show_gives_the_table_the_verdict_and_what_to_do_in_80_columns(
     found = json.loads(shown(capsys, "show", "letters", "--json"))
     assert found["scores"]["decision"] == "INCONCLUSIVE" and found["advice"]["answer"] == "open"
     assert [one["stage"] for one in found["stages"]] == list(STAGES)
+
+
+def test_in_a_narrow_terminal_no_number_is_broken(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    monkeypatch.chdir(tmp_path)
+    found = read_scores(letters(tmp_path / "letters"))["models"]["student"]["accuracy_reference"]
+    text = shown(capsys, "show", "letters")
+    tables = text[text.index("model base") : text.index("INCONCLUSIVE: ")]
+    assert max(map(len, tables.splitlines())) <= 40
+    assert f"[{found['low']:.1f}, {found['high']:.1f}]" in tables and "\nslice long\n" in tables
 
 
 def test_show_writes_the_report_and_markdown_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -248,6 +274,47 @@ def test_what_to_do_next_fits_what_was_found(scores: dict[str, Any]) -> None:
     assert "run eval again" in recommend(failed, "runs/mine").next[0].text
     unjudged = {**scores, "judged": None, "slices": []}
     assert recommend(unjudged, "runs/mine").ship.short == "Cannot be said"
+
+
+def test_without_a_comparator_it_is_said_how_to_get_one(scores: dict[str, Any]) -> None:
+    models = {**scores["models"], "teacher": {**scores["models"]["teacher"], "absent": "no teacher is configured"}}
+    assert "Name a teacher (--teacher)" in recommend({**scores, "judged": None, "models": models}, "r").next[0].text
+    recorded = {**scores, "judged": None, "primary": "accuracy_teacher"}
+    assert "--primary accuracy_reference" in recommend(recorded, "r").next[0].text
+
+
+def test_what_no_further_try_can_answer_is_not_to_be_retried(scores: dict[str, Any]) -> None:
+    def of(**facts: int) -> tuple[str, str]:
+        models = {**scores["models"], "teacher": {**scores["models"]["teacher"], **facts}}
+        found = {**scores, "models": models, "prompts": 30}
+        return " ".join(verdict(found)), recommend(found, "r").next[0].text
+
+    said, first = of(failed=3, unanswerable=3)
+    assert "no further try can answer: teacher 3;" in said and "Run again" not in said and "run eval again" not in first
+    said, first = of(failed=3, unanswerable=1)
+    assert "Failed requests: teacher 2;" in said and "Run again to retry them" in said and "run eval again" in first
+    assert "The recorded answers have none to 6 of 30 test prompts" in of(not_recorded=6)[0]
+
+
+def test_a_teacher_whose_score_is_within_the_margin_of_nothing_ships_no_student(tmp_path: Path) -> None:
+    """References of another form than the answers: nobody is right, and so the student is no worse."""
+    says = dict.fromkeys(("base", "student", "teacher", "ceiling"), lambda n: "42")
+    found = read_scores(evaluated_run(tmp_path / "run", says, 120, choices=(), reference=lambda n: "forty-two"))
+    assert found["decision"] == "EQUIVALENT" and "reaches only 0.0, and no student can be worse" in found["verdict"][1]
+    advice = recommend(found, "r")
+    assert advice.answer == "open" and "references of the same form" in advice.next[0].text
+    assert not any("seqdistill serve" in (step.command or "") for step in advice.next)
+
+
+def test_where_groups_are_few_it_is_groups_that_are_wanted(tmp_path: Path) -> None:
+    found = read_scores(letters(tmp_path / "few", 40, group=lambda n: f"document {n // 5}"))
+    said = " ".join(found["verdict"])
+    assert found["verdict"][0].startswith("INCONCLUSIVE: the groups of prompts are too few for an interval")
+    assert (
+        "intervals over 8 groups of prompts" in said and "on so few groups of prompts" in said and "so few prompts" not in said
+    )
+    agreed, accuracy = found["kappa"]["agreement"], found["models"]["student"]["accuracy_teacher"]
+    assert agreed == accuracy, "one number, one interval"
 
 
 @pytest.mark.parametrize(

@@ -36,6 +36,22 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
+
+def _whole_number(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is not a whole number") from None
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is not a number") from None
+
+
+NUMBERS: dict[Any, Any] = {int: _whole_number, float: _number}
 Flags = dict[str, dict[str, Any]]
 Act = Callable[..., dict[str, Any]]
 Decorator = Callable[[Act], Act]
@@ -80,6 +96,7 @@ def _parameters(table_or_key: str) -> list[inspect.Parameter]:
             autocompletion=completions(choices) if choices else None,
             rich_help_panel=COMMON if setting.field.metadata["common"] else f"[{'.'.join((table, *setting.names[:-1]))}]",
             metavar=None if plain is bool else {int: "N", float: "X"}.get(plain, "TEXT"),
+            parser=NUMBERS.get(plain),
         )
         annotation = Annotated[plain | None, found]
         parameters.append(inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation))

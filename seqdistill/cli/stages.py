@@ -176,6 +176,11 @@ def _eval(
     from seqdistill.stages.evaluate.conditions import check_result
     from seqdistill.stages.evaluate.markdown import write_comparison
 
+    if shadow is not None and (compare or markdown):
+        other = "--compare" if compare else "--markdown"
+        raise UsageError(
+            f"--shadow with {other}: it reads a server's log alone, and {other} would do nothing", "leave one of them out"
+        )
     if shadow is not None:
         drift = api.drift(run.path, shadow, recipe, progress=console)
         show.show_drift(console, drift)

@@ -106,7 +106,7 @@ def _verify(run: RunArgument, json_: JsonOption = False, quiet: QuietOption = Fa
 
 
 @app.command("status", cls=PanelCommand, epilog="seqdistill status runs/mine")
-def _status(run: RunArgument, json_: JsonOption = False) -> None:
+def _status(run: RunArgument, config: ConfigOption = None, json_: JsonOption = False) -> None:
     """Show the state of each stage and the next command.
 
     A stage is done, stale (because of which key), running, incomplete or failed.
@@ -114,7 +114,7 @@ def _status(run: RunArgument, json_: JsonOption = False) -> None:
     console = Console(as_json=json_)
 
     def work() -> dict[str, Any]:
-        with recipe_of_run(run, None, console) as recipe:
+        with recipe_of_run(run, config, console) as recipe:
             found = api.status(run, recipe, progress=console)
         show.show_status(console, found, str(run))
         return {"run": str(run), **asdict(found)}

@@ -7,6 +7,7 @@ import numpy as np
 import pandas
 import pytest
 import sacrebleu
+import statsmodels.api
 from alpaca_eval.metrics import get_length_controlled_winrate, glm_winrate
 from judgy import estimate_success_rate
 from ppi_py import ppi_mean_ci
@@ -122,6 +123,23 @@ def test_the_rate_for_equal_lengths_is_near_that_of_alpaca_eval(
     assert mine is not None and mine.value == pytest.approx(found["length_controlled_winrate"], abs=1.0)
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_the_rate_for_equal_lengths_of_grouped_prompts_is_statsmodels(seed: int) -> None:
+    """A binomial GLM with errors clustered by group, at a correction of G / (G - 1)."""
+    rng, groups, size = np.random.default_rng(seed), 25, 6
+    hard, lengths = np.repeat(rng.normal(0, 1.2, groups), size), rng.normal(100, 30, (2, groups * size))
+    wins = np.where(rng.random(len(hard)) < 0.2, 0.5, rng.random(len(hard)) < 1 / (1 + np.exp(-hard)))
+    gap = lengths[0] - lengths[1]
+    design = np.stack([np.ones(len(gap)), np.tanh(gap / gap.std(ddof=1))], axis=1)
+    names = np.arange(len(gap)) // size
+    model = statsmodels.api.GLM(wins, design, family=statsmodels.api.families.Binomial())
+    fitted = model.fit(cov_type="cluster", cov_kwds={"groups": names, "use_correction": False})
+    half = 1.959963984540054 * fitted.bse[0] * np.sqrt(groups / (groups - 1))
+    theirs = [100 / (1 + np.exp(-(fitted.params[0] + side * half))) for side in (0, -1, 1)]
+    mine = length_controlled(wins, *lengths, [str(name) for name in names])
+    assert mine is not None and (mine.value, mine.low, mine.high) == pytest.approx(theirs, abs=1e-3)
+
+
 @pytest.mark.parametrize("seed", range(6))
 def test_corrections_by_labels_are_those_of_judgy_and_ppi_py(seed: int) -> None:
     rng = np.random.default_rng(seed)
@@ -134,7 +152,7 @@ def test_corrections_by_labels_are_those_of_judgy_and_ppi_py(seed: int) -> None:
     assert ours is not None and ours.share.low is not None and ours.share.high is not None
     assert ours.share.value == pytest.approx(100 * value)
     assert ours.share.low <= 100 * low + 5 and ours.share.high >= 100 * high - 5
-    mean, variance = prediction_powered(people[known].astype(float), judge[known].astype(float), judge[~known].astype(float))
+    mean, variance = prediction_powered(np.where(known, people, np.nan), judge.astype(float))
     half = 1.959963984540054 * np.sqrt(variance)
     theirs = ppi_mean_ci(people[known].astype(float), judge[known].astype(float), judge[~known].astype(float), alpha=0.05)
     assert (mean - half, mean + half) == pytest.approx((theirs[0].item(), theirs[1].item()), abs=1e-6)

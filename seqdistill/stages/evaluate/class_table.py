@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from seqdistill.metrics.classes import confusion, kappa, label, macro_f1, recalls
 from seqdistill.stages.evaluate.answers import Answer
-from seqdistill.stages.evaluate.statistics.intervals import Interval, resample, share
+from seqdistill.stages.evaluate.statistics.intervals import resample
+from seqdistill.stages.evaluate.statistics.paired import share_of
 from seqdistill.stages.evaluate.table import Settings, cell_of, groups_of
 
 if TYPE_CHECKING:
@@ -23,6 +24,8 @@ def class_table(answers: Sequence[Answer], settings: Settings, choices: Sequence
 
     The truth is the reference or, where `against` is "teacher", the teacher's answer.
     """
+    import numpy as np
+
     scored = [answer for answer in answers if answer.scores is not None]
     by_role = {role: [answer for answer in scored if answer.model == role] for role in settings.roles}
     said = {role: [label(answer.text, choices) for answer in of_role] for role, of_role in by_role.items()}
@@ -30,13 +33,15 @@ def class_table(answers: Sequence[Answer], settings: Settings, choices: Sequence
     truth = gold if against == "reference" else said.get("teacher", gold)
     groups = groups_of(by_role["student"])
 
+    def kept_groups(keep: Sequence[bool]) -> list[str] | None:
+        return [group for group, kept in zip(groups, keep, strict=True) if kept] if groups else None
+
     def interval(table: "Array", statistic: Callable[["Array"], "Array"], keep: Sequence[bool]) -> dict[str, Any]:
         """The value of a statistic of (n, K, K + 1) counts, with its interval over the prompts that are kept."""
         rows = table[list(keep)]
         if not len(rows):
             return cell_of(None, 0)
-        kept_groups = [group for group, kept in zip(groups, keep, strict=True) if kept] if groups else None
-        drawn = resample(rows.reshape(len(rows), -1), settings.resamples, settings.seed, kept_groups)
+        drawn = resample(rows.reshape(len(rows), -1), settings.resamples, settings.seed, kept_groups(keep))
         return cell_of(drawn.interval(lambda means: statistic(means.reshape(*means.shape[:-1], *rows.shape[1:]))), len(rows))
 
     known = [one is not None for one in truth]
@@ -64,8 +69,8 @@ def class_table(answers: Sequence[Answer], settings: Settings, choices: Sequence
 
         def agreed(keep: Sequence[bool]) -> dict[str, Any]:
             both = [kept and counts for kept, counts in zip(keep, counted, strict=True)]
-            hits = sum(agree for agree, kept in zip(agrees, both, strict=True) if kept)
-            shares: Interval | None = share(hits, sum(both)) if any(both) else None
+            hits = np.array([agree for agree, kept in zip(agrees, both, strict=True) if kept], dtype=bool)
+            shares = share_of(hits, kept_groups(both)) if any(both) else None
             return {**interval(agreement, kappa, both), "agreement": cell_of(shares, sum(both))}
 
         document["kappa"] = agreed(counted)

@@ -123,7 +123,10 @@ def compare(run: Run, other: Run, recipe: Recipe) -> Comparison:
         "compared": _names(run, other),
         "prompts": {"shared": len(shared), STUDENT: len(here.answers), OTHER: len(there.answers)},
         "measures": described(measures),
-        **{name: found[name] for name in ("n", "judged", "models", "comparisons", "kept", "gap_closed", "slices", "warning")},
+        **{
+            name: found[name]
+            for name in ("n", "groups", "judged", "models", "comparisons", "kept", "gap_closed", "slices", "warning")
+        },
         "few": ENOUGH,
         "worse": worse,
         "better": better,
@@ -221,11 +224,10 @@ class _Written:
 
 
 def _names(run: Run, other: Run) -> dict[str, str]:
-    """What the two are called: their folders' names, with the folder above where these are the same."""
-    one, two = run.path.absolute(), other.path.absolute()
-    if one.name != two.name:
-        return {STUDENT: one.name, OTHER: two.name}
-    return {STUDENT: f"{one.parent.name}/{one.name}", OTHER: f"{two.parent.name}/{two.name}"}
+    """What the two are called: their folders' names, with as many folders above as tell them apart."""
+    one, two = run.path.absolute().parts, other.path.absolute().parts
+    depth = next((n for n in range(1, max(len(one), len(two)) + 1) if one[-n:] != two[-n:]), 1)
+    return {STUDENT: "/".join(one[-depth:]), OTHER: "/".join(two[-depth:])}
 
 
 def _primary(recipe: Recipe, here: _Written) -> str:
@@ -260,9 +262,13 @@ def _check_same(here: _Written, there: _Written, shared: Sequence[str], primary:
     identities = [written.scores["models"].get("teacher", {}).get("identity") for written in (here, there)]
     if primary.endswith("_teacher") and identities[0] != identities[1]:
         raise UsageError(
-            f"by {primary} each student is measured against its own teacher: {identities[0]} and {identities[1]}",
+            f"by {primary} each student is measured against its own teacher: {' and '.join(map(_teacher, identities))}",
             f"compare by the references: --primary {counterpart(primary)}",
         )
+
+
+def _teacher(identity: str | None) -> str:
+    return identity or "recorded answers"
 
 
 def _notes(here: _Written, there: _Written, shared: Sequence[str], primary: str) -> Iterator[str]:

@@ -18,7 +18,7 @@ from seqdistill.errors import UsageError
 from seqdistill.journal.budget import Budget
 from seqdistill.journal.prices import Price, price_of
 from seqdistill.journal.storage import Journal
-from seqdistill.recipe.tables import EvalConfig, Recipe
+from seqdistill.recipe.tables import EvalConfig, Recipe, TeacherConfig
 from seqdistill.runs import Run
 from seqdistill.stages.evaluate.contestants import Contestant
 from seqdistill.stages.evaluate.latency import Latencies, Latency
@@ -150,14 +150,17 @@ def upfront_of(run: Run, recipe: Recipe) -> dict[str, float | None]:
         {identity(table): price} if table.model and (price := price_of(table.price, name)) else {}
         for name, table in (("teacher", recipe.teacher), ("judge", recipe.judge), ("student", recipe.student))
     )
+    each = [one for one in recipe.each_teacher if one.model]
+    prices = {identity(one): price_of(one.price) for one in each if one.engine == "openai"}
+    known = {name: price for name, price in prices.items() if price is not None}
     found = {
-        "teacher": _paid(run, "generate", teacher),
+        "teacher": _paid(run, "generate", known if len(known) == len(prices) else {}),
         "judge": _paid(run, "filter", judge),
         "proof": _paid(run, "eval", {**student, **judge, **teacher}),
         "training": _hours_usd(run, "train", recipe.train.hourly_usd),
     }
-    if recipe.teacher.model and (recipe.teacher.engine != "openai" or recipe.teacher.hourly_usd is not None):
-        found["teacher_machine"] = _hours_usd(run, "generate", recipe.teacher.hourly_usd)
+    if machines := [one for one in each if one.engine != "openai" or one.hourly_usd is not None]:
+        found["teacher_machine"] = _hours_usd(run, "generate", _hourly_usd(machines))
     return {name: _rounded(paid) for name, paid in found.items()}
 
 
@@ -169,6 +172,15 @@ def _paid(run: Run, stage: str, prices: Mapping[str, Price]) -> float | None:
         if journal.spending.unpriced and not prices:
             return None
         return Budget([journal], prices).paid_usd
+
+
+def _hourly_usd(machines: Sequence[TeacherConfig]) -> float | None:
+    """What an hour of all the teachers' machines costs: this one counts once, each server apart. None where one is unknown."""
+    rates = [(one.engine, one.hourly_usd) for one in machines]
+    if any(rate is None for _, rate in rates):
+        return None
+    here = [rate for engine, rate in rates if engine != "openai" and rate is not None]
+    return max(here, default=0.0) + sum(rate for engine, rate in rates if engine == "openai" and rate is not None)
 
 
 def _hours_usd(run: Run, stage: str, hourly_usd: float | None) -> float | None:

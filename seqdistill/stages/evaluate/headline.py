@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from seqdistill.stages.evaluate.shown import points, prompts
+from seqdistill.stages.evaluate.statistics.intervals import FEWEST
 
 
 def headline(judged: Mapping[str, Any], margin: float, first: str, second: str, number: str | None = None) -> str:
@@ -23,7 +24,12 @@ def _decided(judged: Mapping[str, Any], within: str, first: str, second: str) ->
         case "INFERIOR":
             return f"{first} is more than {within} worse than {second}"
     if judged["low"] is None:
-        return f"{prompts(judged['n'])} {'is' if judged['n'] == 1 else 'are'} too few for an interval"
+        few = (
+            f"{prompts(judged['n'])} {'is' if judged['n'] == 1 else 'are'}"
+            if judged["n"] < FEWEST
+            else "the groups of prompts are"
+        )
+        return f"{few} too few for an interval"
     open_ = f"{first} is not shown to be within {within} of {second}"
     if judged["needed"] is None:
         return f"{open_}, and more prompts would not show it"

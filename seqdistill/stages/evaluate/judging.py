@@ -30,8 +30,9 @@ from seqdistill.recipe.tables import JudgeConfig, Recipe
 from seqdistill.records import Prompt, conversation_text, file_sha256, read_jsonl
 from seqdistill.runs import Run
 from seqdistill.stages.evaluate.answers import Answer
-from seqdistill.stages.evaluate.statistics.intervals import Interval, column, resample, share
-from seqdistill.stages.evaluate.statistics.preference import corrected_mean, corrected_share, length_controlled
+from seqdistill.stages.evaluate.statistics.intervals import Interval, column, resample
+from seqdistill.stages.evaluate.statistics.paired import share_of
+from seqdistill.stages.evaluate.statistics.preference import corrected_mean, corrected_share, groups_at, length_controlled
 from seqdistill.stages.evaluate.table import cell_of, groups_of
 from seqdistill.tasks.rubrics import Rubric, load_rubric
 
@@ -242,8 +243,8 @@ def found_by(
     shown = np.array([not pair.is_same for pair, _ in judged])  # to the judge: two answers that are the same are a tie unseen
     mine = [pair.student for pair, _ in judged]
     lengths = np.array([[float(len(pair.student.text)), float(len(pair.teacher.text))] for pair, _ in judged])
-    n = len(judged)
-    raw = resample(100 * preferences[:, None], 2000, 0, groups_of(mine)).interval(column(0))
+    n, groups = len(judged), groups_of(mine)
+    raw = resample(100 * preferences[:, None], 2000, 0, groups).interval(column(0))
     known = np.array([labels.get(one.prompt.id, np.nan) for one in mine])
     strata = [int(one) for one in agree]
     ids = [one.prompt.id for one in mine]
@@ -253,10 +254,10 @@ def found_by(
         "wins": int((preferences == 1).sum()),
         "ties": int((preferences == 0.5).sum()),
         "losses": int((preferences == 0).sum()),
-        "consistency": cell_of(share(int(agree[shown].sum()), int(shown.sum())) if shown.any() else None, int(shown.sum())),
+        "consistency": cell_of(share_of(agree[shown], groups_at(groups, shown)) if shown.any() else None, int(shown.sum())),
         "win_rate": cell_of(raw, n),
-        "length_controlled": cell_of(length_controlled(preferences, lengths[:, 0], lengths[:, 1]), n),
-        **(_by_labels(known, preferences, strata) if labels else {"labels": 0}),
+        "length_controlled": cell_of(length_controlled(preferences, lengths[:, 0], lengths[:, 1], groups), n),
+        **(_by_labels(known, preferences, strata, groups) if labels else {"labels": 0}),
         "next_labels": next_labels(ids, [not np.isnan(one) for one in known], agree.tolist()),
     }
 
@@ -265,7 +266,7 @@ def _preference(choice: int | str | None, student: str, teacher: str) -> float:
     return {student: 1.0, teacher: 0.0}.get(str(choice), 0.5)
 
 
-def _by_labels(known: Any, preferences: Any, strata: Sequence[int]) -> dict[str, Any]:
+def _by_labels(known: Any, preferences: Any, strata: Sequence[int], groups: Sequence[str] | None) -> dict[str, Any]:
     """What people's labels make of it: the win rate, and the share of prompts on which the student is not worse.
 
     The second needs labels drawn at random: there is none where one kind of prompt has more of them than chance gives.
@@ -276,8 +277,9 @@ def _by_labels(known: Any, preferences: Any, strata: Sequence[int]) -> dict[str,
     there, of = ~np.isnan(known), np.array(strata)
     number = int(there.sum())
     drawn = not number or binomtest(int(of[there].sum()), number, float(of.mean())).pvalue > 0.05
-    not_worse = corrected_share(known[there] >= 0.5, preferences[there] >= 0.5, preferences >= 0.5) if drawn else None
-    rates: Interval | None = corrected_mean(known, preferences, strata)
+    flags = known[there] >= 0.5, preferences[there] >= 0.5, preferences >= 0.5
+    not_worse = corrected_share(*flags, groups, groups_at(groups, there)) if drawn else None
+    rates: Interval | None = corrected_mean(known, preferences, strata, groups)
     return {
         "labels": number,
         "corrected": cell_of(rates, number),

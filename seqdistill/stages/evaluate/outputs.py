@@ -16,6 +16,7 @@ from seqdistill.records import Message, Prompt, prompt_id, read_jsonl
 from seqdistill.stages.evaluate.contestants import Contestant
 from seqdistill.tasks.templates import Template, render
 
+NOT_RECORDED = "not recorded"  # the error of an answer that the recorded ones lack
 HINT = 'a line is {"id" or "prompt": ..., "completion": "text"}; the id is the prompt\'s in the test set'
 
 
@@ -24,14 +25,15 @@ def read_outputs(path: Path, prompts: Sequence[Prompt], template: Template) -> d
 
     Where lines name their `model`, those of "student" are taken: predictions.jsonl has the answers of all that were compared.
     A prompt is matched by its id, by either view of its messages, by the user's last message, or by what the task's template
-    makes of the line; prompts of one text by its lines in turn, and where there are fewer lines by the first. Raises UsageError
-    naming file and line, and for answers of several other models to one prompt.
+    makes of the line; prompts of one text by its lines in turn, and where there are fewer lines by the first. An id counts for
+    nothing in a line with another prompt: each file may number its own from 0. Raises UsageError naming file and line, and for
+    answers of several other models to one prompt.
     """
-    ids = {prompt.id for prompt in prompts}
+    by_id = {prompt.id: prompt for prompt in prompts}
     by_view: dict[str, list[str]] = {}
     by_text: dict[str, list[str]] = {}
     for prompt in prompts:
-        for view in (prompt.teacher_messages, prompt.messages):
+        for view in _views(prompt):
             by_view.setdefault(prompt_id(view), []).append(prompt.id)
             by_text.setdefault(view[-1]["content"], []).append(prompt.id)
     by_model: dict[str, dict[str, Completion]] = {}
@@ -39,7 +41,12 @@ def read_outputs(path: Path, prompts: Sequence[Prompt], template: Template) -> d
         if "completion" not in row:
             raise UsageError(f"{place}: the line has no completion; its keys are {', '.join(row) or 'none'}", HINT)
         own = [str(row[key]) for key in ("prompt_id", "id") if row.get(key) is not None]
-        meant = [one for one in own if one in ids][:1] or _by_prompt(row, by_view, by_text, template)
+        named = next((by_id[one] for one in own if one in by_id), None)
+        if named and _may_be_of(row, named):
+            meant = [named.id]
+        else:
+            meant = _by_prompt(row, by_view, by_text, template)
+            meant = [named.id] if named and named.id in meant else meant
         found = by_model.setdefault(row["model"] if isinstance(row.get("model"), str) else "", {})
         name = next((one for one in meant if one not in found), None)
         if name is not None and (text := _text(row["completion"], place)) is not None:
@@ -87,6 +94,21 @@ def _by_prompt(
         return []
 
 
+def _may_be_of(row: Mapping[str, Any], prompt: Prompt) -> bool:
+    """Whether a line with the prompt's id can hold an answer to it: it has no prompt, or the text of one is in the other's."""
+    shown = row.get("prompt", row.get("messages"))
+    if isinstance(shown, list) and shown and isinstance(shown[-1], dict):
+        shown = shown[-1].get("content")
+    if not isinstance(shown, str) or not shown.strip():
+        return True
+    said, *views = (" ".join(text.split()) for text in (shown, *(view[-1]["content"] for view in _views(prompt))))
+    return any(said in view or view in said for view in views)
+
+
+def _views(prompt: Prompt) -> tuple[list[Message], list[Message]]:
+    return prompt.teacher_messages, prompt.messages
+
+
 def _text(completion: str | list[Message], place: str) -> str | None:
     """What a completion says, its reasoning aside; None for an empty list, which is how predictions.jsonl marks a failure."""
     if isinstance(completion, str):
@@ -120,13 +142,14 @@ def with_outputs(
         missing = [prompt.id for prompt in prompts if prompt.id not in answers]
         if missing and contestant.role != "teacher":
             raise UsageError(
-                f"{contestant.outputs}: no answer to {len(missing)} of {len(prompts)} test prompts, first {missing[0]!r}", HINT
+                f"{contestant.outputs}: no answer to {len(missing)} of {len(prompts)} test prompts, first {missing[0]!r}",
+                f"{HINT}, and of the same prompt where the line has one, too",
             )
         if 2 * len(missing) > len(prompts):
             reason = f"only {len(answers)} of {len(prompts)} test prompts have a recorded answer"
             taken.append(replace(contestant, called="teacher", outputs=None, absent=reason))
             continue
         taken.append(contestant)
-        unanswered = Completion("", error="not recorded", message="the recorded answers have none to this prompt")
+        unanswered = Completion("", error=NOT_RECORDED, message="the recorded answers have none to this prompt")
         found |= {f"{prompt.id}:{contestant.role}": answers.get(prompt.id, unanswered) for prompt in prompts}
     return taken, found

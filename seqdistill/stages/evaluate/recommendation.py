@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from seqdistill.stages.evaluate.cost import teacher_share, usd_in_service
 from seqdistill.stages.evaluate.shown import count, counterpart, listed, percent, points, prompts, usd, usd_per_1000
-from seqdistill.stages.evaluate.verdict import STOPS_WANTED, faster
+from seqdistill.stages.evaluate.verdict import STOPS_WANTED, faster, to_retry, trivially_within
 
 Scores = dict[str, Any]
 Answer = Literal["yes", "partly", "no", "open"]
@@ -80,6 +80,9 @@ def _ship(scores: Scores, slices: list[SliceAnswer]) -> tuple[Answer, Fact]:
     if empty := _too_many_empty(scores):
         silent = f"The teacher's answer is empty on {empty} of {prompts(scores['n'])}, where the student cannot be worse."
         return "open", Fact("Not shown yet", " ".join([silent, gap, *references]))
+    if trivially_within(scores) is not None:
+        nothing = f"So low is the teacher's own score that no student could be worse by {margin}: nothing is shown."
+        return "open", Fact("Not shown yet", " ".join([nothing, gap, *references]))
     worse = [one.name for one in slices if one.answer == "no"]
     if worse:
         return "partly", Fact(f"Yes, but not for {listed(worse)}", " ".join([gap, *references]))
@@ -168,11 +171,17 @@ def _saves(scores: Scores) -> Fact:
 
 def _steps(scores: Scores, slices: list[SliceAnswer], answer: Answer, run: str) -> Iterator[Step]:
     """What to do, the most useful first."""
-    if any(facts.get("failed") for facts in scores["models"].values()):
+    if any(map(to_retry, scores["models"].values())):
         yield Step("Some requests failed: run eval again; it sends only those.", f"seqdistill eval {run}")
     silent = _too_many_empty(scores)
     if silent:
         yield Step("The teacher's answers are empty: raise [eval] max_tokens, or read its raw replies in eval/journal.jsonl.")
+    if scores["judged"] is None:
+        yield Step(_comparator_wanted(scores))
+    low = trivially_within(scores) is not None
+    if low:
+        text = "See why the teacher's answers score so low: are the references of the same form, is another metric meant"
+        yield Step(f"{text} ([task] primary)?")
     needed = scores["needed"] if answer == "open" else None
     if needed:
         yield Step(f"Add about {needed:,} test prompts and evaluate again.", _eval(run))
@@ -181,7 +190,7 @@ def _steps(scores: Scores, slices: list[SliceAnswer], answer: Answer, run: str) 
         yield Step("Serve it where the teacher answers today, at the same kind of endpoint:", f"seqdistill serve {run}")
     elif answer == "partly" and deferral.get("threshold") is not None:
         yield Step("Serve it, with the teacher as fallback below the threshold:", f"seqdistill serve {run}")
-    elif not needed and not silent:
+    elif scores["judged"] is not None and not needed and not silent and not low:
         worst = [one.name for one in slices if one.answer == "no"] or [one.name for one in slices if one.answer == "open"]
         of = f" of {listed(worst)}" if 0 < len(worst) < len(slices) else ""
         yield Step(
@@ -205,6 +214,18 @@ def _steps(scores: Scores, slices: list[SliceAnswer], answer: Answer, run: str) 
         yield Step(f"Write {listed(keys)} into the recipe: then it says what is saved in USD.")
     if not scores["slices"]:
         yield Step('Name a "slice" in the test rows, to see which kinds of prompts the student can take.')
+
+
+def _comparator_wanted(scores: Scores) -> str:
+    """What gives the student something to be compared with."""
+    if "absent" in scores["models"]["teacher"]:
+        return "Name a teacher (--teacher), or import its answers to the test prompts: then the student is compared with it."
+    other = counterpart(scores["primary"])
+    has_references = other in scores["measures"] and scores["models"]["student"].get(other)
+    by_references = f"; or decide by the references: --primary {other}" if has_references else ""
+    return (
+        f"Name a teacher that can be prompted a second time (--teacher): its second answers are what to reach{by_references}."
+    )
 
 
 def _eval(run: str) -> str:

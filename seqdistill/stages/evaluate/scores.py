@@ -10,6 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from seqdistill.engines import PERMANENT_ERRORS
 from seqdistill.engines.loading import neutralised_settings
 from seqdistill.engines.transformers_local import BATCH_SIZE
 from seqdistill.journal.prices import FREE
@@ -27,6 +28,7 @@ from seqdistill.stages.evaluate.cost import inputs_of, terms_of, upfront_of, wit
 from seqdistill.stages.evaluate.deferral import DeferralTarget, deferral, with_cost
 from seqdistill.stages.evaluate.forced import forced_document
 from seqdistill.stages.evaluate.latency import Latencies
+from seqdistill.stages.evaluate.outputs import NOT_RECORDED
 from seqdistill.stages.evaluate.regressions import Sources, regressions
 from seqdistill.stages.evaluate.safety.document import safety_document
 from seqdistill.stages.evaluate.statistics.intervals import ENOUGH
@@ -112,7 +114,7 @@ def found_in(answers: Sequence[Answer], settings: Settings, scoring: Scoring) ->
         "needed": judged.get("needed"),
         "primary": settings.primary,
         "measures": described(scoring.measures),
-        **{name: found[name] for name in ("n", "judged", "models", "comparisons", "kept", "gap_closed", "warning")},
+        **{name: found[name] for name in ("n", "groups", "judged", "models", "comparisons", "kept", "gap_closed", "warning")},
         "few": ENOUGH,
         "slices": found["slices"],
     }
@@ -166,7 +168,9 @@ def _facts(run: Run, recipe: Recipe, contestant: Contestant, answers: Sequence[A
     if contestant.absent:
         facts["absent"] = contestant.absent
     if contestant.model is None:
-        return facts
+        mine = [answer.completion for answer in answers if answer.model == contestant.role]
+        lacking = sum(completion.error == NOT_RECORDED for completion in mine)
+        return facts | ({"not_recorded": lacking} if lacking else {})
     return facts | {
         "name": _name(run, contestant.model.model or ""),
         "identity": contestant.identity,
@@ -193,7 +197,10 @@ def times(found: Latencies | None) -> dict[str, Any]:
 
 
 def usage(contestant: Contestant, answers: Sequence[Answer]) -> dict[str, Any]:
-    """Failures, empty answers, tokens, seconds and cost of one model's answers, as the journal holds them."""
+    """Failures, empty answers, tokens, seconds and cost of one model's answers, as the journal holds them.
+
+    `unanswerable` are the failures that no further try would change.
+    """
     mine = [answer.completion for answer in answers if answer.model == contestant.role]
     read, written = sum(c.prompt_tokens for c in mine), sum(c.completion_tokens for c in mine)
     seconds = sum(c.seconds for c in mine)
@@ -201,6 +208,7 @@ def usage(contestant: Contestant, answers: Sequence[Answer]) -> dict[str, Any]:
     usd = None if price in (None, FREE) else sum(price.usd(completion) for completion in mine)
     return {
         "failed": sum(c.error is not None for c in mine),
+        "unanswerable": sum(c.error is not None and c.error.partition(": ")[0] in PERMANENT_ERRORS for c in mine),
         "empty": sum(c.error is None and not c.content.strip() for c in mine),
         "prompt_tokens": read,
         "completion_tokens": written,

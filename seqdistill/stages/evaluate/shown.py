@@ -67,10 +67,10 @@ def span(low: float | None, high: float | None) -> str:
 
 
 def usd(value: float | None) -> str:
-    """An amount in USD: "0.000075", "0.42", "1,234"; a dash where it is not known."""
+    """An amount in USD: "0.000075", "0.10", "1,234"; a dash where it is not known."""
     if value is None:
         return "–"
-    return f"{value:,.0f}" if value >= 1000 else f"{value:.2f}" if value >= 1 or not value else f"{Decimal(f'{value:.2g}'):f}"
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.2f}" if value >= 0.1 or not value else f"{Decimal(f'{value:.2g}'):f}"
 
 
 def run_name(path: Path) -> str:

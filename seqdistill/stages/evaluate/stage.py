@@ -24,7 +24,7 @@ from seqdistill.stages.evaluate.contestants import Contestant, recorded_teacher
 from seqdistill.stages.evaluate.forced import forced_rows, partial_file
 from seqdistill.stages.evaluate.inputs import Inputs
 from seqdistill.stages.evaluate.judging import check_rubric, judge_pairs, labels_of
-from seqdistill.stages.evaluate.outputs import with_outputs
+from seqdistill.stages.evaluate.outputs import NOT_RECORDED, with_outputs
 from seqdistill.stages.evaluate.report.page import write_report
 from seqdistill.stages.evaluate.result import OUTPUTS, EvalResult, paths_of
 from seqdistill.stages.evaluate.safety.items import rows as safety_rows
@@ -116,7 +116,7 @@ def evaluate(run: Run, recipe: Recipe, progress: Progress) -> EvalResult:
 
 def _failures(completions: Mapping[str, Completion]) -> tuple[Counter[str], Counter[str]]:
     """How many requests failed, by error: those that the next run sends again, and those that fail for good."""
-    failed = Counter(one.error for one in completions.values() if one.error and one.error != "not recorded")
+    failed = Counter(one.error for one in completions.values() if one.error and one.error != NOT_RECORDED)
     for_good = Counter({error: count for error, count in failed.items() if error in PERMANENT_ERRORS})
     return failed - for_good, for_good
 

@@ -23,7 +23,6 @@ from seqdistill.stages.evaluate.statistics.intervals import (
     resample,
     rounded,
     row_of,
-    share,
     shared_groups,
 )
 from seqdistill.stages.evaluate.statistics.paired import (
@@ -33,9 +32,9 @@ from seqdistill.stages.evaluate.statistics.paired import (
     INCONCLUSIVE,
     NON_INFERIOR,
     PairedShares,
-    effective,
     holm,
     outcome,
+    share_of,
 )
 
 if TYPE_CHECKING:
@@ -67,12 +66,13 @@ class Settings:
 def tabulate(answers: Sequence[Answer], settings: Settings) -> dict[str, Any]:
     """Scores, comparisons and shares kept over all prompts and for each slice. Only prompts that every model answered.
 
-    Values are percent but for length_ratio (characters of all answers over the teacher's). Keys: n, models, comparisons,
-    kept, gap_closed, judged, warning, slices.
+    Values are percent but for length_ratio (characters of all answers over the teacher's). Keys: n, groups (None where no two
+    prompts share one), models, comparisons, kept, gap_closed, judged, warning, slices.
     """
     scored = [answer for answer in answers if answer.scores is not None]
     slices = Counter(answer.prompt.slice for answer in scored if answer.model == "student")
-    document = _scores_of_part(scored, settings)
+    groups = groups_of([answer for answer in scored if answer.model == "student"])
+    document = {"groups": len(set(groups)) if groups else None, **_scores_of_part(scored, settings)}
     by_role = {role: [answer for answer in scored if answer.model == role] for role in settings.roles}
     for against in ("teacher", "reference"):
         for role in settings.roles:
@@ -183,8 +183,7 @@ class _Columns:
         scores = self._column(role)
         if not self.measure.metric.share:
             return self.drawn.interval(column(self.roles.index(role)))
-        scale = effective(scores, self.groups) / self.n
-        return share(int((scores > 50).sum()) * scale, self.n * scale)
+        return share_of(scores > 50, self.groups)
 
     def kept(self, comparator: str) -> Interval | None:
         """The student over `comparator`, in percent; of degrees without an interval where the two hardly ever differ."""

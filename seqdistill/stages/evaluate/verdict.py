@@ -10,8 +10,9 @@ from seqdistill.metrics import OWN
 from seqdistill.stages.evaluate.cost import usd_with_samples
 from seqdistill.stages.evaluate.headline import headline
 from seqdistill.stages.evaluate.safety.document import sentences
-from seqdistill.stages.evaluate.shown import counterpart, listed, p_value, percent, points, prompts, times, usd
+from seqdistill.stages.evaluate.shown import counterpart, listed, p_value, percent, point, points, prompts, times, usd
 from seqdistill.stages.evaluate.statistics.intervals import FEWEST
+from seqdistill.stages.evaluate.statistics.paired import EQUIVALENT, NON_INFERIOR
 from seqdistill.stages.evaluate.table import comparator_of
 
 STOPS_WANTED = 98.0  # percent
@@ -27,6 +28,7 @@ def verdict(scores: Scores) -> list[str]:
         return [unjudged, *_form(scores), *_behaviour(scores), *sentences(scores.get("safety")), *_absent(scores)]
     return [
         _headline(scores),
+        *_trivial(scores),
         *_other_way(scores),
         *_empty(scores),
         _measured(scores),
@@ -55,6 +57,24 @@ def _headline(scores: Scores) -> str:
         return f"INCONCLUSIVE: there is no second answer of the teacher to compare the student with; {level}."
     share = f"it keeps {percent(kept, unit='%')} of the teacher" if kept and kept["value"] is not None else None
     return headline(judged, scores["margin"], "the student", "the teacher", share)
+
+
+def trivially_within(scores: Scores) -> float | None:
+    """The score of whom the student is compared with, where it is so low that no student could be worse by the margin."""
+    judged = scores["judged"]
+    if judged is None or judged["decision"] not in (EQUIVALENT, NON_INFERIOR):
+        return None
+    reached: float = scores["models"][judged["other"]][judged["metric"]]["value"]
+    return reached if reached <= scores["margin"] else None
+
+
+def _trivial(scores: Scores) -> Iterator[str]:
+    reached = trivially_within(scores)
+    if reached is not None:
+        yield (
+            f"That shows nothing: {scores['models'][scores['judged']['other']]['phrase']} reaches only {reached:.1f}, and no "
+            f"student can be worse than that by {scores['margin']:g} points."
+        )
 
 
 def _kept_cell(part: Scores, metric: str | None = None) -> dict[str, Any] | None:
@@ -101,7 +121,8 @@ def _measured(scores: Scores) -> str:
         line += ", the default for this kind of answers ([task] primary names another)"
     n = models["student"][primary]["n"]
     which = prompts(n) if n == scores["n"] else f"{n} of {prompts(scores['n'])}, those to which it applies"
-    return f"{line}, on {which}, with 95% intervals over prompts."
+    over = f"{scores['groups']:,} groups of prompts" if scores.get("groups") else "prompts"
+    return f"{line}, on {which}, with 95% intervals over {over}."
 
 
 def _baselines(scores: Scores) -> Iterator[str]:
@@ -118,6 +139,7 @@ def _against(part: Scores, scores: Scores) -> list[str]:
         if cell["metric"] == scores["primary"] and cell["other"] not in ("teacher", "ceiling")
     }
     names = {role: scores["models"][role]["phrase"] for role in gaps}
+    few = f"so few {_units(scores)}"
     beaten = [other for other, cell in gaps.items() if cell["verdict"] == "higher"]
     clauses = []
     if beaten:
@@ -126,10 +148,15 @@ def _against(part: Scores, scores: Scores) -> list[str]:
         if cell["verdict"] == "lower":
             clauses.append(f"is worse than {names[other]}: {percent(cell, '+')}")
         elif other not in beaten and cell["low"] is None:
-            clauses.append(f"cannot be compared with {names[other]} on so few prompts: {percent(cell, '+')}")
+            clauses.append(f"cannot be compared with {names[other]} on {few}: {percent(cell, '+')}")
         elif other not in beaten:
             clauses.append(f"is not shown to differ from {names[other]}: {percent(cell, '+')}")
     return clauses
+
+
+def _units(scores: Scores) -> str:
+    """What intervals are over, where there are too few of them."""
+    return "groups of prompts" if scores.get("groups") and scores["n"] >= FEWEST else "prompts"
 
 
 def _other_way(scores: Scores) -> Iterator[str]:
@@ -145,7 +172,7 @@ def _other_way(scores: Scores) -> Iterator[str]:
     few = gap["low"] is None and gap["verdict"] == "not shown"
     says = {"higher": f"it beats {whom} by", "lower": f"it is worse than {whom} by"}.get(
         gap["verdict"],
-        f"it cannot be compared with {whom} on so few prompts:" if few else f"it is not shown to differ from {whom}:",
+        f"it cannot be compared with {whom} on so few {_units(scores)}:" if few else f"it is not shown to differ from {whom}:",
     )
     value = percent({**gap, **_absolute(gap)}) if gap["verdict"] != "not shown" else percent(gap, "+")
     yield f"Judged by {_phrase(scores, other)} {says} {value}."
@@ -191,12 +218,12 @@ def _form(scores: Scores) -> list[str]:
     gives = "gives one of the choices" if "choices" in scores["form"] else "keeps to the schema"
     held = ", held to that," if {"schema", "choices"} & models["teacher"].get("asked_with", {}).keys() else ""
     student = percent(models["student"]["valid"], unit="%")
-    base, teacher = (percent({**(models[role]["valid"] or _NOTHING), "low": None}, unit="%") for role in ("base", "teacher"))
-    others = f"the untrained student in {base}, the teacher{held} in {teacher}"
-    return [f"Prompted without the form it {gives} in {student} of its answers; {others}."]
-
-
-_NOTHING = {"value": None, "low": None, "high": None}
+    others = [
+        f"{who} in {percent(point(models[role]['valid']), unit='%')}"
+        for role, who in (("base", "the untrained student"), ("teacher", f"the teacher{held}"))
+        if models[role]["valid"]
+    ]
+    return [f"Prompted without the form it {gives} in {student} of its answers{'; ' * bool(others)}{', '.join(others)}."]
 
 
 def _empty(scores: Scores) -> Iterator[str]:
@@ -357,10 +384,23 @@ def _absent(scores: Scores) -> Iterator[str]:
 
 
 def _failed(scores: Scores) -> Iterator[str]:
-    failed = {model: facts["failed"] for model, facts in scores["models"].items() if facts.get("failed")}
-    if failed:
-        counts = ", ".join(f"{model} {number}" for model, number in failed.items())
-        yield f"Failed requests: {counts}; their prompts are in no score. Run again to retry them."
+    models = scores["models"]
+    if lacking := models["teacher"].get("not_recorded"):
+        yield f"The recorded answers have none to {lacking} of {scores['prompts']} test prompts, which are in no score."
+    unanswerable = {role: facts["unanswerable"] for role, facts in models.items() if facts.get("unanswerable")}
+    failed = {role: number for role, facts in models.items() if (number := to_retry(facts))}
+    for what, numbers, then in (
+        ("Failed requests", failed, " Run again to retry them."),
+        ("Requests that no further try can answer", unanswerable, ""),
+    ):
+        if numbers:
+            counts = ", ".join(f"{role} {number}" for role, number in numbers.items())
+            yield f"{what}: {counts}; their prompts are in no score.{then}"
+
+
+def to_retry(facts: Scores) -> int:
+    """How many requests of a model failed that another run would send again."""
+    return int(facts.get("failed", 0) - facts.get("unanswerable", 0))
 
 
 def _few(scores: Scores) -> Iterator[str]:
@@ -370,4 +410,4 @@ def _few(scores: Scores) -> Iterator[str]:
     elif n < scores["few"]:
         yield f"{prompts(n)}: below {scores['few']} an interval is a rough guide; add test prompts."
     elif scores.get("warning"):  # enough prompts, of few groups
-        yield f"{scores['warning']}; below {FEWEST} none is reported. Add test prompts of other groups."
+        yield f"{scores['warning']}; below {FEWEST} a difference has none. Add test prompts of other groups."

@@ -226,6 +226,12 @@ def effective(values: "Array", groups: Sequence[str] | None) -> float:
     return float(min(max(n / max(design, 1.0), 1.0), n))
 
 
+def share_of(hits: "NDArray[np.bool_]", groups: Sequence[str] | None) -> Interval:
+    """The share of prompts that are hits, (n,), in percent, with Wilson's interval; of grouped prompts by effective counts."""
+    n = effective(hits.astype(float), groups)
+    return share(int(hits.sum()) * n / len(hits), n)
+
+
 def _arms(interval: Interval) -> tuple[float, float]:
     assert interval.low is not None
     assert interval.high is not None  # Wilson's always has both
