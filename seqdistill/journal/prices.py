@@ -5,7 +5,7 @@ Knows no model's price itself. What may be spent is `budget`'s.
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from statistics import fmean
 from typing import Any
 
@@ -38,6 +38,10 @@ class Price:
     request: float | None = None  # USD a request, beside its tokens; None: not known, and taken to be nothing
     above: int = 0  # of a tier: it holds for requests whose prompt has more tokens than this
     tiers: tuple["Price", ...] = ()  # other prices of tokens, by `above`: the last one that holds is a request's
+
+    def as_json(self) -> dict[str, Any]:
+        """As it is written to a file; `written_price` reads it."""
+        return asdict(self) | {"tiers": [tier.as_json() for tier in self.tiers]}
 
     def usd(self, completion: Completion) -> float:
         """What one answer cost: at these prices, or what the endpoint says that it bills, if that is more.
@@ -114,7 +118,7 @@ def price_of(table: Mapping[str, Any], owner: str = "teacher") -> Price | None:
 
 
 def written_price(written: Mapping[str, Any] | None) -> Price | None:
-    """The price that was written as a dataclass's JSON; None for none."""
+    """The price that `Price.as_json` wrote; None for none."""
     if not written:
         return None
     tiers = tuple(tier for tier in map(written_price, written.get("tiers", ())) if tier)

@@ -12,7 +12,7 @@ import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -173,7 +173,7 @@ def judge_pairs(
         "identity": source.identity,
         "engine": config.engine,
         "rubric": rubric.sha256,
-        "price": None if source.price is None else asdict(source.price),
+        "price": None if source.price is None else source.price.as_json(),
         "family": family,
     }
     return {**facts, **numbers_of(pairs, rows, [reply for _, reply in replies if reply.error is None], source.price)}, rows

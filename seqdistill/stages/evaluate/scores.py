@@ -178,7 +178,7 @@ def _facts(run: Run, recipe: Recipe, contestant: Contestant, answers: Sequence[A
         "view": contestant.view,
         **({"asked_with": contestant.asked_with} if contestant.asked_with else {}),
         **({"neutralised": neutralised} if (neutralised := neutralised_settings(contestant.model)) else {}),
-        "price": None if contestant.price is None else asdict(contestant.price),
+        "price": None if contestant.price is None else contestant.price.as_json(),
         **asdict(size_of(contestant.model)),
         **usage(contestant, answers),
         "speed_basis": _speed_basis(contestant.model, recipe.eval),

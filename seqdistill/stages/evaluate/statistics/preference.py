@@ -143,8 +143,9 @@ def corrected_mean(
 
 
 def groups_at(groups: Sequence[str] | None, which: "Flags") -> list[str] | None:
-    """The groups of some of the prompts."""
-    return None if groups is None else [group for group, wanted in zip(groups, which, strict=True) if wanted]
+    """The groups of some of the prompts; None where no two of them share one."""
+    found = [group for group, wanted in zip(groups or (), which, strict=groups is not None) if wanted]
+    return found if len(set(found)) < len(found) else None
 
 
 def corrected_share(
