@@ -125,6 +125,12 @@ BEFORE_PAYING: list[tuple[str, list[Change], str]] = [  # found by `generate`, a
     ("quantised weights", [student(quantization_config={"quant_method": "gptq", "bits": 4})], "stored quantised (gptq)"),
     ("a key of a cut student", [having(train__layers="even")], "layers = 'even' has no effect without [student]"),
     ("a key without its term", [having(train__features_loss="mse")], "features_loss = 'mse' has no effect without features"),
+    (
+        "a weight of no rationale",
+        [having(train__rationale_weight=2.0)],
+        "rationale_weight = 2.0 has no effect without rationale",
+    ),
+    ("no references", [having(train__references="replace")], "references = 'replace' has no effect without reference_weight"),
     ("prompts of no quality", [having(train__best_prompts=5)], 'best_prompts = 5 has no effect without best = "quality"'),
     ("a small max_length", [args(max_length=16)], "raise max_length"),
     ("a prompt longer than a batch", [having(train__batch_tokens=20, train__args={})], "at least"),

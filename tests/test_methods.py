@@ -85,8 +85,6 @@ def test_a_rationale_counts_as_its_teacher_does(settings: dict[str, Any], weight
         ({"teacher_weights": {"t3": 1.0}}, {}, "no row is of the teacher 't3'"),
         ({"teacher_weights": {"t1": "much"}}, {}, "has the weight 'much'"),
         ({"teacher_weights": {"t0": 0, "t1": 0.0}}, {}, "all rows have the weight 0"),
-        ({"rationale_weight": 2.0}, {}, 'no effect without rationale = "multitask"'),
-        ({"references": "replace"}, {}, "no effect without reference_weight"),
         ({"reference_weight": 0.5}, {"reference": " \n"}, "no row has a reference"),
     ],
 )

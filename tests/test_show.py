@@ -77,6 +77,7 @@ def test_a_cost_estimate_is_no_failed_stage(tmp_path: Path, capsys: pytest.Captu
     write_json(run.file("generate", "estimate.json"), {})
     text = shown(capsys, "status", str(run.path))
     assert "generate  not run" in text and text.rstrip().endswith(f"next: seqdistill run {run.path} -c RECIPE")
+    (run.path / "recipe.toml").touch()
     run.file("generate", "journal.jsonl").touch()
     assert states(capsys, run.path)["generate"] == "failed"
     write_json(run.file("generate", "estimate.json"), {})  # behind the answers of a --probe

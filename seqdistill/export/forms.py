@@ -90,10 +90,9 @@ def export(run: Run, recipe: Recipe, form: str, out: Path | None, progress: Prog
             return _quantised(run, recipe, form, folder, model, _bytes(model), progress)
         with TemporaryDirectory() as made:
             content, serve = _folder(run, recipe, form, folder, model, Path(made))
-            if out is None:
+            if out is None or _may_be_replaced(run, folder, content):
                 _put(content, folder)
-            elif _may_be_replaced(run, folder, content):
-                _put(content, folder)
+            if out is not None:
                 note_written(run, {str((folder / name).absolute()): file_sha256(path) for name, path in content.items()})
     return Exported(form, folder, _bytes(folder), _bytes(model), serve)
 
