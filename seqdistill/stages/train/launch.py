@@ -199,7 +199,7 @@ def keeps_weights_apart(config: Mapping[str, Any]) -> bool:
 
 
 def _followed(process: "subprocess.Popen[str]", progress: Progress) -> BaseException | None:
-    """Passes on the first process's progress until all have ended; returns the error it reported."""
+    """Passes on the first process's progress until all have ended; returns the first error that one reported."""
     error: BaseException | None = None
 
     def pass_on(number: int, _frame: Any) -> None:
@@ -217,7 +217,7 @@ def _followed(process: "subprocess.Popen[str]", progress: Progress) -> BaseExcep
                 error = KeyboardInterrupt()
             elif what == "error":
                 name = values.pop("kind")
-                error = next((kind for kind in REPORTED if kind.__name__ == name), SeqdistillError)(**values)
+                error = error or next((kind for kind in REPORTED if kind.__name__ == name), SeqdistillError)(**values)
             else:
                 getattr(progress, what)(**values)
         process.wait()

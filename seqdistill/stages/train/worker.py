@@ -1,4 +1,4 @@
-"""One of the processes that `launch` started: trains with the others; the first one writes its progress for the launcher."""
+"""One of the processes that `launch` started: the first one writes its progress for the launcher, and each its error."""
 
 import json
 import sys
@@ -45,10 +45,9 @@ def main() -> int:
         if first:
             _write("interrupted", {})
         return 130
-    except SeqdistillError as error:
-        if first:
-            kind = next((kind.__name__ for kind in REPORTED if isinstance(error, kind)), "")
-            _write("error", {"message": error.message, "hint": error.hint, "kind": kind})
+    except SeqdistillError as error:  # written by each: the launcher ends the others as soon as one has ended
+        kind = next((kind.__name__ for kind in REPORTED if isinstance(error, kind)), "")
+        _write("error", {"message": error.message, "hint": error.hint, "kind": kind})
         return error.exit_code
     return 0
 
