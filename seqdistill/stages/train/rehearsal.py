@@ -28,6 +28,7 @@ ROW = {  # by TRL's config class: what it trains on
     "DPOConfig": {"prompt": "Say yes.", "chosen": "yes", "rejected": "no"},
     "DistillationConfig": {"prompt": PROBE},
 }
+BESIDE = {"DPOConfig": "ref_model", "DistillationConfig": "teacher_model"}  # the trainer's argument for a second model
 
 
 def rehearse(arguments: Any, config: TrainConfig, tokenizer: Any) -> None:
@@ -41,7 +42,7 @@ def rehearse(arguments: Any, config: TrainConfig, tokenizer: Any) -> None:
 
     kind = type(arguments).__name__
     rows = Dataset.from_list([ROW[kind]] * ROWS)
-    model, beside = _tiny(len(tokenizer)), {} if kind == "SFTConfig" else {_BESIDE[kind]: _tiny(len(tokenizer))}
+    model, beside = _tiny(len(tokenizer)), {} if kind == "SFTConfig" else {BESIDE[kind]: _tiny(len(tokenizer))}
     with tempfile.TemporaryDirectory() as folder, torch.random.fork_rng(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         short = _short(arguments, folder)
@@ -63,9 +64,6 @@ def rehearse(arguments: Any, config: TrainConfig, tokenizer: Any) -> None:
                 f"[train.args] {listed}: training is not possible with these: {' '.join(str(error).split())}",
                 f"see TRL's page on {kind}",
             ) from error
-
-
-_BESIDE = {"DPOConfig": "ref_model", "DistillationConfig": "teacher_model"}  # the trainer's argument for a second model
 
 
 def _short(arguments: Any, folder: str) -> Any:
