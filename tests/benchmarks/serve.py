@@ -2,9 +2,10 @@
 
     python tests/benchmarks/serve.py [REQUESTS] [STREAMS]
 
-The student is tests/chat_server.py, the relay relay.py, each in a process of its own. The three ways alternate request by
-request. Prints one JSON object: milliseconds of CPU a request in relay and server (the medians of batches) and their ratio,
-the median time of each way (a stream's is that of its first text), and the memory of STREAMS at once.
+The student is tests/chat_server.py, the relay relay.py, each in a process of its own. The three ways alternate batch by batch,
+with one request at a time and with several at once. Prints one JSON object: milliseconds of CPU a request in relay and server
+(the medians of batches) and their ratio, the median time of each way (a stream's is that of its first text), and the memory of
+STREAMS at once.
 """
 
 import asyncio
@@ -17,14 +18,17 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Coroutine, Iterable
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 
 HERE = Path(__file__).resolve().parent.parent
-BATCH = 20  # requests between two readings of the CPU time; their median is reported
-WARM_UP = 3  # batches that are not counted
+BATCH = 100  # requests between two readings of the CPU time; their median is reported
+WARM_UP = 2  # batches that are not counted
+AT_ONCE = (1, 16)  # requests under way at once
 
 
 def free_port() -> int:
@@ -68,26 +72,36 @@ async def first_token(session: aiohttp.ClientSession, url: str, n: int, extra: d
     return first
 
 
+async def several_at_once(calls: Iterable[Coroutine[Any, Any, float]], at_once: int) -> list[float]:
+    """What the calls return, `at_once` of them under way at a time."""
+    left, found = iter(calls), list[float]()
+
+    async def worker() -> None:
+        for call in left:
+            found.append(await call)
+
+    await asyncio.gather(*(worker() for _ in range(at_once)))
+    return found
+
+
 async def measured(urls: dict[str, str], pids: dict[str, int], requests: int, streams: int) -> dict[str, Any]:
     result: dict[str, Any] = {"requests": requests}
     extra = {"direct": {"logprobs": True, "top_logprobs": 0}}  # what the server requests of the student
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), read_bufsize=1 << 14) as session:
-        for name, call in (("whole", whole), ("stream", first_token)):
+        for (name, call), at_once in product((("whole", whole), ("stream", first_token)), AT_ONCE):
             times: dict[str, list[float]] = {way: [] for way in urls}
             cpu: dict[str, list[float]] = {way: [] for way in pids}
-            for batch in range(-WARM_UP, requests // BATCH):
-                before = {way: cpu_seconds(pid) for way, pid in pids.items()}
-                for n in range(BATCH):
-                    for way, url in urls.items():
-                        seconds = await call(session, url, batch * BATCH + n, extra.get(way, {}))
-                        if batch >= 0:
-                            times[way].append(seconds)
+            for batch, way in product(range(-WARM_UP, requests // BATCH), urls):
+                before = cpu_seconds(pids[way]) if way in pids else 0.0
+                sent = (call(session, urls[way], batch * BATCH + n, extra.get(way, {})) for n in range(BATCH))
+                seconds = await several_at_once(sent, at_once)
                 if batch >= 0:
-                    for way, pid in pids.items():
-                        cpu[way].append((cpu_seconds(pid) - before[way]) / BATCH)
+                    times[way] += seconds
+                    if way in pids:
+                        cpu[way].append((cpu_seconds(pids[way]) - before) / BATCH)
             medians = {way: statistics.median(found) * 1e3 for way, found in times.items()}
             spent = {way: statistics.median(found) * 1e3 for way, found in cpu.items()}
-            result[name] = {
+            result[f"{name}, {at_once} at once"] = {
                 "cpu_ms_a_request": {way: round(value, 3) for way, value in spent.items()},
                 "cpu_of_relay": round(spent["served"] / spent["relay"], 3),
                 "median_ms": {way: round(value, 3) for way, value in medians.items()},
