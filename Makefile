@@ -4,6 +4,7 @@ RUN    ?= runs/notices
 RECIPE ?= prompts/notices/recipe.toml
 FLAGS  ?=
 BIN    := .venv/bin
+unexport PYTHONDONTWRITEBYTECODE  # modules are compiled once, not in each process of the tests
 
 .PHONY: setup distill picture generate filter train eval test test-vllm test-gpu test-browser test-parity test-transformers-4 test-trainers test-gguf \
   check bench bench-vllm \
