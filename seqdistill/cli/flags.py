@@ -5,7 +5,7 @@ The flags of a stage are the keys of its tables, so a setting has one name, one 
 
 import inspect
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from difflib import get_close_matches
 from functools import cache
@@ -178,7 +178,6 @@ def _from_environment(variable: str, setting: Setting) -> Any:
 
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="run directory")]
 NewRunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="run directory; created when missing")]
-CREATES_RUN = ("generate", "import", "run")  # commands that begin a run
 ConfigOption = Annotated[
     Path | None,
     typer.Option(
@@ -199,9 +198,6 @@ SetOption = Annotated[
 ]
 JsonOption = Annotated[bool, typer.Option("--json", rich_help_panel=GENERAL, help="print exactly one JSON object on stdout")]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", rich_help_panel=GENERAL, help="no progress and no notes on stderr")]
-TOOLS = ("export", "serve")  # commands after which the run remembers what it did before, unless they --record its data
-ONLY_SHOWS = ("dry_run", "probe", "preflight", "explain", "compare", "shadow")  # options of stages that change nothing
-SEVERAL_STAGES = ("run", "sweep", "curve")  # commands that do not take the flags of all their stages
 
 
 def parameter(name: str, annotation: Any, default: Any = inspect.Parameter.empty) -> inspect.Parameter:
@@ -234,9 +230,22 @@ def argument(name: str, kind: Any, metavar: str, text: str, default: Any = inspe
 
 
 def command(
-    name: str, tables: Sequence[str], text: str, extra: Sequence[inspect.Parameter] = (), *, examples: str
+    name: str,
+    tables: Sequence[str],
+    text: str,
+    extra: Sequence[inspect.Parameter] = (),
+    *,
+    examples: str,
+    reads: Sequence[str] = (),
+    creates_run: bool = False,
+    sets: Mapping[str, Sequence[str]] | None = None,
+    is_remembered: Callable[[dict[str, Any]], bool] = lambda _: True,
 ) -> Decorator:
-    """A decorator: makes a command RUN [flags of the tables] of a function (run, recipe, console, **extra) -> result."""
+    """A decorator: makes a command RUN [flags of the tables] of a function (run, recipe, console, **extra) -> result.
+
+    `reads`: tables without flags here, whose variables and --set count. `sets`: an option that is this key of several tables.
+    `is_remembered`: whether the run keeps the settings, by the options of the command.
+    """
 
     def decorate(act: Act) -> Act:
         def run_command(run: Path, **values: Any) -> None:
@@ -245,23 +254,18 @@ def command(
 
             def work() -> dict[str, Any]:
                 directory = Run(run)
-                reached = (*tables, "generate", "filter", "judge", "train", "eval") if name in SEVERAL_STAGES else tables
                 _check_environment()
-                if extras.get("budget", 0.0) is None:  # serve's own
-                    extras["budget"] = passed_flags((BUDGET,), {}, ()).get("generate", {}).get("budget")
-                flags = passed_flags(reached, values, values["set_"] or ())
-                for stage in ("generate", "eval"):
-                    if name == "run" and extras.get("limit") is not None:
-                        flags = merge(flags, {stage: {"limit": extras["limit"]}})
-                only_shows = name in TOOLS or any(extras.get(one) for one in ONLY_SHOWS)
-                keep = bool(extras.get("record")) or not only_shows
-                file = recipe_file(values["config"])
+                flags = passed_flags((*tables, *reads), values, values["set_"] or ())
+                for key, several in (sets or {}).items():
+                    if (value := extras.pop(key)) is not None:
+                        flags = merge(flags, {table: {key: value} for table in several})
+                file, keep = recipe_file(values["config"]), is_remembered(extras)
                 with resolved_recipe(directory.path, file, flags, console.note, keep=keep) as recipe:
                     return act(directory, recipe, console, **extras)
 
             guarded(console, run, work)
 
-        place = NewRunArgument if name in CREATES_RUN else RunArgument
+        place = NewRunArgument if creates_run else RunArgument
         positional = inspect.Parameter("run", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=place)
         named = [parameter.name for parameter in extra]
         flags = [parameter for name in tables for parameter in _parameters(name) if parameter.name not in named]
@@ -318,6 +322,7 @@ def guarded(console: Console, place: Path, work: Callable[[], dict[str, Any]]) -
 
 SHARED = ("task", "teacher")
 OF_EVAL = ("eval.margin", "eval.also")  # of the commands that do several stages; the other keys of theirs with --set
+STAGE_TABLES = ("generate", "filter", "judge", "train", "eval")
 BUDGET = "generate.budget"  # the run's: every command that can pay takes it
 MARKDOWN = "also write the result as Markdown, for a pull request"
 MarkdownOption = Annotated[Path | None, typer.Option("--markdown", metavar="FILE", help=MARKDOWN)]

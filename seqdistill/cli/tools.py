@@ -8,6 +8,7 @@ import typer
 
 from seqdistill import api, show
 from seqdistill.cli.flags import (
+    BUDGET,
     ConfigOption,
     JsonOption,
     MarkdownOption,
@@ -17,6 +18,7 @@ from seqdistill.cli.flags import (
     command,
     guarded,
     option,
+    passed_flags,
     recipe_of_run,
 )
 from seqdistill.console import Console
@@ -47,6 +49,7 @@ from seqdistill.runs import Run
     examples="seqdistill export runs/mine --to gguf:q4_0\n"
     "seqdistill export runs/mine --to safetensors --push my-team/my-student\n"
     "seqdistill export runs/mine --data axolotl",
+    is_remembered=lambda _: False,
 )
 def _export(
     run: Run,
@@ -251,10 +254,13 @@ def _doctor(
         option("concurrency", int, 1024, "most requests in flight; more get a 429 [1024]", "N", min=1),
     ],
     examples="seqdistill serve runs/mine --port 8080\nseqdistill serve runs/mine --share 0.1 --shadow 0.02 --budget 5",
+    is_remembered=lambda options: bool(options["record"]),
 )
 def _serve(run: Run, recipe: Recipe, console: Console, **flags: Any) -> dict[str, Any]:
     from seqdistill.serve.server import ServeOptions
 
+    if flags["budget"] is None:
+        flags["budget"] = passed_flags((BUDGET,), {}, ()).get("generate", {}).get("budget")
     result = api.serve(run.path, recipe, options=ServeOptions(**flags), progress=console)
     console.facts("serve: stopped", asdict(result))
     return asdict(result)
