@@ -20,6 +20,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from seqdistill.errors import Incomplete
 from seqdistill.family.fit import Curve, Measured, fit
 from seqdistill.family.members import Member, read_json
@@ -45,8 +47,6 @@ LIKELY = 0.8  # a chance that is named as one
 
 def outlook(run: Run, recipe: Recipe, parts: Sequence[Part], members: dict[str, Member]) -> dict[str, Any]:
     """The content of curve/scores.json, from what the trainings and evals wrote."""
-    import numpy as np
-
     whole = read_json(members["all"].run.file("eval", "scores.json"))
     primary, comparator = whole["primary"], (whole["judged"] or {}).get("other")
     by_role, groups = read_scores(members["all"].run, primary)
@@ -116,8 +116,6 @@ def _point(part: Part, member: Member, primary: str) -> dict[str, Any]:
 
 def _seen(measured: Measured, place: int, settings: tuple[int, int]) -> Interval | None:
     """The measured mean of one training's errors."""
-    import numpy as np
-
     columns = measured.errors if measured.repeats is None else np.concatenate([measured.errors, measured.repeats], axis=1)
     return resample(columns[:, place : place + 1], *settings, measured.groups).interval(ScoreMean(0, lowest=-100.0))
 

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from seqdistill.engines.loading import load
 from seqdistill.engines.logprob_file import read_logprob_rows
 from seqdistill.engines.logprobs import LOWEST, TEMPERATURES, TokenLogprobs, is_same_temperature, logprobs_in
@@ -59,11 +61,10 @@ class Targets:
 
     def of(self, row: int, tokens: int) -> tuple[Any, Any, Any]:
         """(ids, logprobs, found) of a row's trained tokens, as tensors."""
-        import numpy
         import torch
 
         place = slice(self.starts[row], self.starts[row] + tokens)
-        ids, logprobs, found = (torch.from_numpy(numpy.array(part[place])) for part in (self.ids, self.logprobs, self.found))
+        ids, logprobs, found = (torch.from_numpy(np.array(part[place])) for part in (self.ids, self.logprobs, self.found))
         return ids.long(), logprobs, found
 
 
@@ -104,8 +105,6 @@ def fitted_targets(
     targets at the end of what is stored, and what the student's template writes before an answer (an empty think block) may
     have none; an endpoint's targets may end before the end of the turn.
     """
-    import numpy
-
     labels, ids = row.tokens[row.start :], stored.token_ids
     if ids is None:
         return TEXTS
@@ -124,8 +123,8 @@ def fitted_targets(
         return NO_NORMALIZER
     at_temperature = []
     for place, normalizer in zip(stored.top_logprobs[first:], normalizers[first:], strict=True):
-        values = numpy.array(place, dtype=numpy.float64)
-        at_temperature.append(numpy.where(values > LOWEST, values / temperature - normalizer, -numpy.inf))
+        values = np.array(place, dtype=np.float64)
+        at_temperature.append(np.where(values > LOWEST, values / temperature - normalizer, -np.inf))
     return skipped, stored.top_token_ids[first:], at_temperature
 
 
@@ -173,35 +172,31 @@ def _write_row(
     among those that were cut: in the bucket of all others, an eighth of it on the demo, it would teach the student to say
     something else (one seed: 4.6 chrF less, +-2.4). A place where none of the likeliest is left has no target.
     """
-    import numpy
-
     targets.found[start : start + len(ids)] = True
     for place, (listed, values) in enumerate(zip(ids, logprobs, strict=True), start):
         tokens = _renumbered(listed, numbering)
         known = tokens >= 0
         first = tokens[known][0] if known.any() else 0
         targets.ids[place] = first
-        targets.logprobs[place] = -numpy.inf
-        targets.ids[place, : len(tokens)] = numpy.where(known, tokens, first)
-        targets.logprobs[place, : len(tokens)] = numpy.where(known, values, -numpy.inf)
+        targets.logprobs[place] = -np.inf
+        targets.ids[place, : len(tokens)] = np.where(known, tokens, first)
+        targets.logprobs[place, : len(tokens)] = np.where(known, values, -np.inf)
         if cut:
-            share = float(numpy.exp(numpy.asarray(values)[known]).sum())
+            share = float(np.exp(np.asarray(values)[known]).sum())
             targets.found[place] = share > 0
-            targets.logprobs[place] -= numpy.log(share) if share > 0 else 0.0
+            targets.logprobs[place] -= np.log(share) if share > 0 else 0.0
 
 
 def _allocated(rows: Sequence[Row], width: int, folder: Path) -> Targets:
     """Empty targets for the rows' trained tokens, in files that are gone when nobody reads them any more."""
-    import numpy
-
-    lengths = numpy.array([len(row.tokens) - row.start for row in rows])
+    lengths = np.array([len(row.tokens) - row.start for row in rows])
     places = int(lengths.sum())
 
     def array(kind: str, *shape: int) -> Any:
         with tempfile.TemporaryFile(dir=folder) as file:
-            return numpy.memmap(file, kind, "w+", shape=(places, *shape))
+            return np.memmap(file, kind, "w+", shape=(places, *shape))
 
-    starts = (numpy.cumsum(lengths) - lengths).tolist()
+    starts = (np.cumsum(lengths) - lengths).tolist()
     return Targets(starts, array("int32", max(width, 1)), array("float32", max(width, 1)), array("bool"))
 
 
@@ -219,10 +214,8 @@ def _widest(path: Path) -> int:
 
 def _renumbered(ids: Sequence[int], numbering: Any) -> Any:
     """The student's ids of the teacher's tokens, as an array; -1 for those that it lacks."""
-    import numpy
-
-    tokens = numpy.array(ids, dtype=numpy.int64)
-    return numpy.where(tokens < len(numbering), numbering[numpy.minimum(tokens, len(numbering) - 1)], -1)
+    tokens = np.array(ids, dtype=np.int64)
+    return np.where(tokens < len(numbering), numbering[np.minimum(tokens, len(numbering) - 1)], -1)
 
 
 def student_numbering(recipe: Recipe, tokenizer: Any, before_cuts: Sequence[int] | None) -> Any:
@@ -232,8 +225,6 @@ def student_numbering(recipe: Recipe, tokenizer: Any, before_cuts: Sequence[int]
     longer than its tokenizer makes no difference. Raises UsageError for a local teacher whose token ids mean other tokens
     than the student's. An endpoint's tokenizer is not here: there the stored ids are compared with each row.
     """
-    import numpy
-
     tokens = {number: token for token, number in tokenizer.get_vocab().items()}
     own = {before: number for number, before in enumerate(before_cuts or range(max(tokens) + 1))}  # by the id before any cut
     local = [teacher for teacher in recipe.each_teacher if teacher.engine != "openai" and teacher.model]
@@ -250,7 +241,7 @@ def student_numbering(recipe: Recipe, tokenizer: Any, before_cuts: Sequence[int]
     if any(cut != cuts[0] for cut in cuts):
         raise UsageError("the teachers have different vocabularies, cut from one", "use one teacher, or method = 'sequence'")
     before = (cuts[0] if cuts else None) or range(max(own) + 1)  # by the teacher's id
-    return numpy.array([own.get(number, -1) for number in before])
+    return np.array([own.get(number, -1) for number in before])
 
 
 def _report(setup: TrainingSetup, rows: Sequence[Row], why_not: dict[int, str]) -> None:
