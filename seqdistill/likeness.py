@@ -40,7 +40,7 @@ def vectors(texts: Sequence[str]) -> "csr_array":
     return _collection(texts)[2]
 
 
-def _collection(documents: Sequence[str]) -> tuple[dict[str, int], NDArray[Any], csr_array]:
+def _collection(documents: Sequence[str]) -> "tuple[dict[str, int], NDArray[Any], csr_array]":
     """Of documents: each word's number, its inverse document frequency, and the documents' weights, (documents, words)."""
     vocabulary: dict[str, int] = {}
     counts = [Counter(_words(text)) for text in documents]
