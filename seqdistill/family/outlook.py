@@ -24,10 +24,11 @@ import numpy as np
 
 from seqdistill.errors import Incomplete
 from seqdistill.family.fit import Curve, Measured, fit
-from seqdistill.family.members import Member, read_json
+from seqdistill.family.members import Member
 from seqdistill.family.parts import FOLDER, Part
 from seqdistill.family.sweep import read_scores
 from seqdistill.recipe.tables import Recipe
+from seqdistill.records import read_json
 from seqdistill.runs import Run
 from seqdistill.stages.evaluate.shown import percent
 from seqdistill.stages.evaluate.statistics.intervals import (

@@ -34,12 +34,11 @@ from seqdistill.family.members import (
     finish,
     member_name,
     open_member,
-    read_json,
     with_student,
 )
 from seqdistill.progress import Progress
 from seqdistill.recipe.tables import Recipe
-from seqdistill.records import read_jsonl, write_json
+from seqdistill.records import read_json, read_jsonl, write_json
 from seqdistill.runs import Run
 from seqdistill.stages.evaluate import inputs as eval_inputs
 from seqdistill.stages.evaluate.shown import count, percent, point, points

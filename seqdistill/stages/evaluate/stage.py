@@ -48,7 +48,7 @@ def evaluate(run: Run, recipe: Recipe, progress: Progress) -> EvalResult:
     )
     paths = paths_of(run, names)
     if record.up_to_date():
-        scores = scores_in(paths["scores"])
+        scores = scores_in(run)
         with suppress(OSError):  # a run that cannot be written
             write_model_card(run, scores)  # the teacher's terms may be known since
         return EvalResult(scores, paths, 0.0, up_to_date=True)

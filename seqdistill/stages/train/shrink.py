@@ -4,7 +4,6 @@ Cutting and then fine-tuning on the teacher's outputs is Shleifer & Rush's recip
 measure of what a layer does is ShortGPT's block influence (https://arxiv.org/abs/2403.03853). Does not train.
 """
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -16,7 +15,7 @@ from seqdistill.errors import UsageError
 from seqdistill.files import atomic_folder
 from seqdistill.progress import Progress, Silent
 from seqdistill.recipe.tables import ModelConfig
-from seqdistill.records import Message, file_sha256, write_json
+from seqdistill.records import Message, file_sha256, read_json, write_json
 from seqdistill.runs import Run
 from seqdistill.stages.train.cutting import completed, cut, decoder_layers, watched
 from seqdistill.stages.train.rendering import Template
@@ -121,7 +120,7 @@ def recorded_cuts(name: str) -> list[Cut]:
         layers, note = (run.manifest("train") or {}).get("student", {}).get("layers"), run.file("train", "base") / "shrink.json"
     else:
         layers, note = None, Path(name).expanduser() / "shrink.json"
-    facts = json.loads(note.read_text(encoding="utf-8")) if note.exists() else {}
+    facts = read_json(note) if note.exists() else {}
     if name.startswith("run:") and facts.get("layers") != layers:  # cut in steps: base is cut from the step before
         return [] if layers is None else [Cut(layers, None)]
     return [Cut(one["layers"], one["of"]) for one in (facts, *facts.get("earlier", []))] if facts else []
