@@ -10,10 +10,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from seqdistill.engines.replies import as_dict, objects
+from seqdistill.stages.generate.recorded.exchange import Row
 from seqdistill.stages.generate.recorded.trees import best_rank
 from seqdistill.tasks.messages import call_text, is_conversation, structured, tools_text
-
-Row = dict[str, Any]
 
 QUESTIONS = ("prompt", "question", "query", "user_input", "instruction", "problem", "text", "input", "inputs")
 PASSAGES = ("context", "contexts", "passage", "retrieved_contexts", "retrieval_context")

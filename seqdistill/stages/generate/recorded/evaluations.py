@@ -7,10 +7,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from seqdistill.engines.replies import as_dict
+from seqdistill.stages.generate.recorded.exchange import Row
 from seqdistill.stages.generate.recorded.traces import reply_of_messages
 from seqdistill.tasks.messages import is_assistant, is_conversation, structured
-
-Row = dict[str, Any]
 
 REFERENCES = ("reference", "ground_truth", "expected", "expected_output", "target", "ideal", "label", "correct_answer")
 INSPECT_WRONG = ("I", "N")  # https://inspect.aisi.org.uk/scorers.html: incorrect, no answer

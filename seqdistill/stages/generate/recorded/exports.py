@@ -17,6 +17,7 @@ from seqdistill.stages.generate.recorded.evaluations import (
     reference_of,
     with_snake_names,
 )
+from seqdistill.stages.generate.recorded.exchange import Row
 from seqdistill.stages.generate.recorded.failures import FAILED, failure_of
 from seqdistill.stages.generate.recorded.traces import (
     QUESTIONS,
@@ -29,8 +30,6 @@ from seqdistill.stages.generate.recorded.traces import (
 )
 from seqdistill.stages.generate.recorded.trees import tree_answers
 from seqdistill.tasks.messages import is_assistant, structured
-
-Row = dict[str, Any]
 
 WRAPPERS = ("properties", "chat", "data", "meta", "span_data", "http")  # hold the row itself
 INSIDE = {"messages", "requestBody", "request", "input", "history"}

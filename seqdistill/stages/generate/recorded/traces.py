@@ -10,9 +10,8 @@ from typing import Any
 
 from seqdistill.engines.replies import as_dict, objects
 from seqdistill.records import from_json
+from seqdistill.stages.generate.recorded.exchange import Row
 from seqdistill.tasks.messages import continued, has_turns, is_assistant, is_conversation, plain_messages, structured
-
-Row = dict[str, Any]
 
 SPANS = ("llm.", "gen_ai.", "openinference.", "input.", "output.", "traceloop.", "mlflow.", "ai.")
 SPAN_KINDS = ("openinference.span.kind", "traceloop.span.kind", "mlflow.spanType")
