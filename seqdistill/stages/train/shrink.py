@@ -64,10 +64,8 @@ def shrink(
     whole = load("AutoModelForCausalLM", source, dtype="auto", **plain_weights(source)).eval()
     measured = list(islice(prompts, INFLUENCE_PROMPTS))
     path, stack = decoder_layers(whole)
-    of = len(stack)
-    if layers is None:
-        chosen = LayerChoice("all", list(range(of)))
-    else:
+    of, chosen = len(stack), LayerChoice("all", list(range(len(stack))))
+    if layers is not None:
         chosen = choose_layers(str(layers), choice, whole, tokenizer, measured, progress)
         progress.note(f"{model}: keeping layers {','.join(map(str, chosen.layers))} of {of} ({chosen.by})")
     narrowed = None
@@ -79,14 +77,11 @@ def shrink(
     if kept is not None:
         progress.note(f"{model}: keeping {vocabulary['kept']:,} of {vocabulary['of']:,} tokens")
         restrict(smaller, kept)
-    earlier = [
-        {"layers": [past.layers[layer] for layer in chosen.layers], "of": past.of} for past in recorded_cuts(model)
-    ]  # of what the source itself was cut from
     facts = {
         "source": model,
         "layers": chosen.layers,
         "of": of,
-        **({"earlier": earlier} if earlier else {}),
+        **_earlier_cuts(model, chosen.layers),
         "choice": chosen.by,
         "vocabulary": vocabulary,
         **({"width": narrowed.facts} if narrowed else {}),
@@ -108,6 +103,12 @@ class Cut:
 
     layers: list[int]
     of: int | None  # how many layers the larger model has; None: not recorded
+
+
+def _earlier_cuts(model: str, layers: Sequence[int]) -> dict[str, Any]:
+    """Of a model that was cut itself, which layers the kept ones were in what it was cut from."""
+    cuts = [{"layers": [past.layers[layer] for layer in layers], "of": past.of} for past in recorded_cuts(model)]
+    return {"earlier": cuts} if cuts else {}
 
 
 def recorded_cuts(name: str) -> list[Cut]:
