@@ -1,4 +1,4 @@
-"""Latency and cost: formulas against hand-computed cases and a count, percentiles against numpy, measurements in real runs."""
+"""Latency and cost: formulas against hand-computed cases and a count, measurements in real runs."""
 
 import json
 import math
