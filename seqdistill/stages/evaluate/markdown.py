@@ -28,15 +28,11 @@ def markdown(result: EvalResult, name: str) -> str:
 def write_comparison(path: Path, found: Comparison) -> None:
     """Writes the file."""
     with atomic_write(path) as file:
-        file.write(comparison_markdown(found))
-
-
-def comparison_markdown(found: Comparison) -> str:
-    """The decision between two students, their table, that of slices, and the ids of the prompts that moved."""
-    return "\n".join(_comparison_lines(found)) + "\n"
+        file.write("\n".join(_comparison_lines(found)) + "\n")
 
 
 def _comparison_lines(found: Comparison) -> Iterator[str]:
+    """The decision between two students, their table, that of slices, and the ids of the prompts that moved."""
     headline, *rest = found.verdict
     yield f"### {_text(headline)}\n"
     yield from _table(found.columns, found.rows)
