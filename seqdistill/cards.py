@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from seqdistill.files import atomic_write
+from seqdistill.files import write_text
 from seqdistill.funnel import funnel, rows_of
 from seqdistill.records import HUB_ID, read_json, visible
 from seqdistill.rights import license_in, rights_in
@@ -338,6 +338,5 @@ def _number(value: int | None) -> str:
 def _write(path: Path, front: str, body: Iterable[str]) -> Path:
     text = f"---\n{front.strip()}\n---\n\n" + "\n\n".join(body) + "\n"
     if not path.is_file() or path.read_bytes() != text.encode():
-        with atomic_write(path) as file:
-            file.write(text)
+        write_text(path, text)
     return path

@@ -17,7 +17,6 @@ Keys of scores.json (errors are points from the teacher, less is better; a cell 
 """
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,6 +26,7 @@ from seqdistill.family.fit import Curve, Measured, fit
 from seqdistill.family.members import Member
 from seqdistill.family.parts import FOLDER, Part
 from seqdistill.family.sweep import read_scores
+from seqdistill.funnel import rows_of
 from seqdistill.recipe.tables import Recipe
 from seqdistill.records import read_json
 from seqdistill.runs import Run
@@ -130,8 +130,8 @@ def _usd_per_row(run: Run) -> float | None:
 
 def _kept_rows(run: Run) -> dict[str, int]:
     """How many rows filter kept, by file: train.jsonl, validation.jsonl."""
-    rows = {Path(one["path"]).name: one["rows"] for one in (run.manifest("filter") or {})["outputs"]}
-    return {name: rows.get(name) or 0 for name in ("train.jsonl", "validation.jsonl")}
+    rows = rows_of(run, "filter")
+    return {name: rows.get(name, 0) for name in ("train.jsonl", "validation.jsonl")}
 
 
 def _held_fixed(recipe: Recipe, whole: dict[str, Any]) -> Iterator[str]:

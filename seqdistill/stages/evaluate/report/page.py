@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from seqdistill.files import atomic_write
+from seqdistill.files import write_text
 from seqdistill.records import read_jsonl, visible
 from seqdistill.runs import Run
 from seqdistill.stages.evaluate.recommendation import recommend
@@ -34,9 +34,7 @@ def write_report(
     path: Path, run: Run, scores: Document, rows: Iterable[Mapping[str, Any]], predictions: Path | None = None
 ) -> None:
     """Writes the page. `rows` are the lines of predictions.jsonl, which is in `predictions` while eval is not finished."""
-    page = render(run, scores, list(rows), predictions)
-    with atomic_write(path) as file:
-        file.write(page)
+    write_text(path, render(run, scores, list(rows), predictions))
 
 
 def environment_of(package: str, *, trim: bool = False) -> "Environment":
