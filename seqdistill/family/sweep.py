@@ -27,15 +27,7 @@ import numpy as np
 from seqdistill.errors import Incomplete, SeqdistillError, Stopped, UsageError
 from seqdistill.export.forms import check_quantised, export, proofs
 from seqdistill.family.ladder import Choice, Trial, Verdict, choose, verdicts
-from seqdistill.family.members import (
-    Member,
-    adopt_training,
-    check_runs_here,
-    finish,
-    member_name,
-    open_member,
-    with_student,
-)
+from seqdistill.family.members import Member, adopt_training, check_runs_here, finish, member_name, open_member, with_student
 from seqdistill.progress import Progress
 from seqdistill.recipe.tables import Recipe
 from seqdistill.records import read_json, read_jsonl, write_json

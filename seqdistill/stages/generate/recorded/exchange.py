@@ -12,19 +12,9 @@ from seqdistill.engines.replies import as_dict, as_list
 from seqdistill.errors import UsageError
 from seqdistill.records import Message
 from seqdistill.stages.generate.recorded.answers import left_out
-from seqdistill.stages.generate.recorded.replies import (
-    PRINTED,
-    Reply,
-    completions_of,
-    usage_in,
-)
+from seqdistill.stages.generate.recorded.replies import PRINTED, Reply, completions_of, usage_in
 from seqdistill.tasks.beside_prompt import check_prompt, check_whole
-from seqdistill.tasks.messages import (
-    has_turns,
-    is_assistant,
-    role_of,
-    structured,
-)
+from seqdistill.tasks.messages import has_turns, is_assistant, role_of, structured
 from seqdistill.tasks.prompt_files import value_text
 from seqdistill.tasks.row_columns import has_tools_beside, tools_in
 

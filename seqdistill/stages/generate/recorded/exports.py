@@ -11,12 +11,7 @@ from typing import Any
 from seqdistill.engines.replies import as_dict, as_list, objects
 from seqdistill.stages.generate.recorded.chats import CHATS
 from seqdistill.stages.generate.recorded.data_sets import DATA_SETS, DATA_SETS_WITHIN
-from seqdistill.stages.generate.recorded.evaluations import (
-    EVALUATIONS,
-    is_failed_test,
-    reference_of,
-    with_snake_names,
-)
+from seqdistill.stages.generate.recorded.evaluations import EVALUATIONS, is_failed_test, reference_of, with_snake_names
 from seqdistill.stages.generate.recorded.exchange import Row
 from seqdistill.stages.generate.recorded.failures import FAILED, failure_of
 from seqdistill.stages.generate.recorded.traces import (

@@ -26,14 +26,7 @@ from seqdistill.stages.generate.recorded.exchange import (
 )
 from seqdistill.stages.generate.recorded.exports import is_beside, rewritten, rows_within
 from seqdistill.stages.generate.recorded.failures import FAILED, failure_of
-from seqdistill.stages.generate.recorded.replies import (
-    api_reply,
-    chat_reply,
-    finish_of,
-    messages_in,
-    usage_in,
-    whole_reply,
-)
+from seqdistill.stages.generate.recorded.replies import api_reply, chat_reply, finish_of, messages_in, usage_in, whole_reply
 from seqdistill.stages.generate.recorded.unknown import unknown
 from seqdistill.tasks.beside_prompt import check_options
 from seqdistill.tasks.marked_turns import prompted_turns
