@@ -201,7 +201,7 @@ class StageRecord:
             manifest is not None
             and manifest["status"] == "complete"
             and manifest["fingerprint"] in self.fingerprints
-            and all(_unchanged(self.run.path / output["path"], output) for output in manifest["outputs"])
+            and all(_is_unchanged(self.run.path / output["path"], output) for output in manifest["outputs"])
         )
 
     def differences(self) -> list[str]:
@@ -356,7 +356,7 @@ def _stamp(path: Path) -> list[int]:
     return [sum(part.st_size for part in parts), *(part.st_mtime_ns for part in parts)]
 
 
-def _unchanged(path: Path, output: Mapping[str, Any]) -> bool:
+def _is_unchanged(path: Path, output: Mapping[str, Any]) -> bool:
     if not path.exists():
         return False
     return bool(_stamp(path) == output["stamp"] or file_sha256(path) == output["sha256"])
