@@ -16,8 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from seqdistill.engines import Completion, Pace, Request
 from seqdistill.engines.models import identity
 from seqdistill.errors import UsageError
@@ -234,6 +232,8 @@ def found_by(
     pairs: Sequence[Pair], choices: Sequence[Sequence[int | str | None]], labels: Mapping[str, float]
 ) -> dict[str, Any]:
     """The rates, in percent, from the choices in both orders (the student first, then second), by pair."""
+    import numpy as np
+
     judged = [(pair, both) for pair, both in zip(pairs, choices, strict=True) if None not in both]
     if not judged:
         return {"reason": "no reply of the judge could be read", "n": 0}
@@ -271,6 +271,7 @@ def _by_labels(known: Any, preferences: Any, strata: Sequence[int], groups: Sequ
 
     The second needs labels drawn at random: there is none where one kind of prompt has more of them than chance gives.
     """
+    import numpy as np
     from scipy.stats import binomtest
 
     there, of = ~np.isnan(known), np.array(strata)

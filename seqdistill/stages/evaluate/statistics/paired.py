@@ -8,14 +8,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from statistics import NormalDist
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING
 
 from seqdistill.stages.evaluate.statistics.intervals import (
     CONFIDENCE,
     FEWEST,
-    Array,
     Deviations,
     Interval,
     Resampled,
@@ -24,6 +21,12 @@ from seqdistill.stages.evaluate.statistics.intervals import (
     tango,
     tango_z,
 )
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Array = NDArray[np.float64]
 
 ALPHA = (1 - CONFIDENCE) / 2  # one-sided, of a claim that the student is not worse
 POWER = 0.8  # with which the number of prompts needed would decide
@@ -53,7 +56,7 @@ def decide(gap: Interval | None, margin: float) -> str:
     return INFERIOR if gap.high < -margin else INCONCLUSIVE
 
 
-def needed(differences: Array, margin: float, groups: Sequence[str] | None = None, *, shares: bool) -> int | None:
+def needed(differences: "Array", margin: float, groups: Sequence[str] | None = None, *, shares: bool) -> int | None:
     """The prompts, those of this run included, with which non-inferiority would be shown with a chance of POWER.
 
     (z_alpha + z_beta)^2 variance / (margin + mean difference)^2, the differences being as seen; of shares, and where few
@@ -87,8 +90,8 @@ class Outcome:
 
 
 def outcome(
-    first: Array,
-    second: Array,
+    first: "Array",
+    second: "Array",
     margin: float,
     groups: Sequence[str] | None = None,
     drawn: Resampled | None = None,
@@ -140,7 +143,7 @@ class PairedShares:
     scale: float = field(default=1.0)  # effective over real number of prompts
 
     @classmethod
-    def of(cls, first: NDArray[np.bool_], second: NDArray[np.bool_], groups: Sequence[str] | None = None) -> "PairedShares":
+    def of(cls, first: "NDArray[np.bool_]", second: "NDArray[np.bool_]", groups: Sequence[str] | None = None) -> "PairedShares":
         """From whether each prompt is a hit, (n,) both."""
         n, hits, others = len(first), int(first.sum()), int(second.sum())
         both = int((first & second).sum())
@@ -205,8 +208,10 @@ class PairedShares:
         return Interval(100 * one / two, 100 * meets(below, other_above, -1), 100 * meets(above, other_below, 1))
 
 
-def effective(values: Array, groups: Sequence[str] | None) -> float:
+def effective(values: "Array", groups: Sequence[str] | None) -> float:
     """How many independent prompts the values (n,) are worth: n over the design effect, from the number of groups to n."""
+    import numpy as np
+
     n = len(values)
     if groups is None:
         return float(n)
@@ -221,7 +226,7 @@ def effective(values: Array, groups: Sequence[str] | None) -> float:
     return float(min(max(n / max(design, 1.0), 1.0), n))
 
 
-def share_of(hits: NDArray[np.bool_], groups: Sequence[str] | None) -> Interval:
+def share_of(hits: "NDArray[np.bool_]", groups: Sequence[str] | None) -> Interval:
     """The share of prompts that are hits, (n,), in percent, with Wilson's interval; of grouped prompts by effective counts."""
     n = effective(hits.astype(float), groups)
     return share(int(hits.sum()) * n / len(hits), n)

@@ -8,11 +8,17 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
+from typing import TYPE_CHECKING
 
-import numpy as np
-
-from seqdistill.stages.evaluate.statistics.intervals import CONFIDENCE, FEWEST, Array, Flags, Interval, unseen
+from seqdistill.stages.evaluate.statistics.intervals import CONFIDENCE, FEWEST, Interval, unseen
 from seqdistill.stages.evaluate.statistics.paired import effective
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Array = NDArray[np.float64]
+    Flags = NDArray[np.bool_]
 
 Z = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
 FEWEST_LABELS = 10  # for a correction
@@ -29,7 +35,7 @@ class Corrected:
 
 
 def length_controlled(
-    preferences: Array, lengths: Array, others: Array, groups: Sequence[str] | None = None
+    preferences: "Array", lengths: "Array", others: "Array", groups: Sequence[str] | None = None
 ) -> Interval | None:
     """The win rate, in percent, that a logistic model predicts for answers of equal length.
 
@@ -39,6 +45,8 @@ def length_controlled(
     hardly a preference unexplained, as where all are wins, it is at least as wide as that of a share of which every prompt is a
     hit. None for fewer than `FEWEST` prompts or groups, and where all lengths differ equally.
     """
+    import numpy as np
+
     gap = lengths - others
     independent = len(gap) if groups is None else len(set(groups))
     if independent < FEWEST or not (spread := gap.std(ddof=1)) > 0:
@@ -62,7 +70,7 @@ def length_controlled(
     return Interval(value, low, high)
 
 
-def prediction_powered(labels: Array, judged: Array) -> tuple[float, float]:
+def prediction_powered(labels: "Array", judged: "Array") -> tuple[float, float]:
     """The mean label and its variance: the judge's mean on what is not labelled, corrected by its errors where it is.
 
     `labels` is NaN where there is none. Prediction-powered inference with power tuning, PPI++: Angelopoulos, Duchi and Zrnic
@@ -72,8 +80,10 @@ def prediction_powered(labels: Array, judged: Array) -> tuple[float, float]:
     return value, _variance(influences)
 
 
-def _influences(labels: Array, judged: Array) -> tuple[float, Array]:
+def _influences(labels: "Array", judged: "Array") -> tuple[float, "Array"]:
     """The prediction-powered mean, and by how much each prompt moves it."""
+    import numpy as np
+
     known = ~np.isnan(labels)
     n, others = int(known.sum()), int((~known).sum())
     tuning, of_known = 0.0, labels[known]
@@ -87,8 +97,10 @@ def _influences(labels: Array, judged: Array) -> tuple[float, Array]:
     return float(errors.mean() + (alone.mean() if others else 0.0)), influences
 
 
-def _variance(influences: Array, groups: Sequence[str] | None = None) -> float:
+def _variance(influences: "Array", groups: Sequence[str] | None = None) -> float:
     """The variance of a sum of prompts' influences, (n,); of groups, where these vary together, more."""
+    import numpy as np
+
     alone = float((influences**2).sum())
     if groups is None:
         return alone
@@ -98,7 +110,7 @@ def _variance(influences: Array, groups: Sequence[str] | None = None) -> float:
 
 
 def corrected_mean(
-    labels: Array, preferences: Array, strata: Sequence[int], groups: Sequence[str] | None = None
+    labels: "Array", preferences: "Array", strata: Sequence[int], groups: Sequence[str] | None = None
 ) -> Interval | None:
     """The mean preference of people, in percent; `labels` is NaN where there is none. None with too few labels.
 
@@ -106,6 +118,8 @@ def corrected_mean(
     its size. Strata are taken as one where one of them has fewer than `FEWEST_LABELS`. In each, the interval is at
     least as wide as Wilson's of labels that are all equal. No interval where labels are of fewer than `FEWEST` groups.
     """
+    import numpy as np
+
     known, of = ~np.isnan(labels), np.asarray(strata)
     if int(known.sum()) < FEWEST_LABELS:
         return None
@@ -128,16 +142,16 @@ def corrected_mean(
     return Interval(100 * value, 100 * max(0.0, value - half), 100 * min(1.0, value + half))
 
 
-def groups_at(groups: Sequence[str] | None, which: Flags) -> list[str] | None:
+def groups_at(groups: Sequence[str] | None, which: "Flags") -> list[str] | None:
     """The groups of some of the prompts; None where no two of them share one."""
     found = [group for group, wanted in zip(groups or (), which, strict=groups is not None) if wanted]
     return found if len(set(found)) < len(found) else None
 
 
 def corrected_share(
-    labels: Flags,
-    judged_labelled: Flags,
-    judged: Flags,
+    labels: "Flags",
+    judged_labelled: "Flags",
+    judged: "Flags",
     groups: Sequence[str] | None = None,
     groups_labelled: Sequence[str] | None = None,
 ) -> Corrected | None:
