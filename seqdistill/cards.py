@@ -5,14 +5,14 @@ What a manifest does not say is not on the card. No model's text is quoted.
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from seqdistill.files import write_text
 from seqdistill.funnel import funnel, rows_of
-from seqdistill.records import HUB_ID, read_json, visible
+from seqdistill.records import HUB_ID, visible
 from seqdistill.rights import license_in, rights_in
 from seqdistill.runs import Run
 from seqdistill.tasks.templates import PLAIN, PROMPT_TEMPLATE
@@ -201,7 +201,7 @@ def write_model_card(
     return _write((folder or model) / "README.md", data.to_yaml(), body)
 
 
-def _making(run: Run, train: dict[str, Any], teacher: str | None) -> Iterator[tuple[str, str]]:
+def _making(run: Run, train: dict[str, Any], teacher: str | None) -> Iterable[tuple[str, str]]:
     """How a student was made, by what train's manifest says."""
     student, config, rows = train.get("student", {}), train.get("config", {}).get("train", {}), rows_of(run, "filter")
     yield "teacher", _code(teacher or "not stated")
@@ -229,7 +229,7 @@ def _making(run: Run, train: dict[str, Any], teacher: str | None) -> Iterator[tu
 def _messages(folder: Path) -> str:
     """The messages that the student expects, as Python code."""
     template = folder / PROMPT_TEMPLATE
-    texts = read_json(template) if template.exists() else PLAIN.student
+    texts = json.loads(template.read_text(encoding="utf-8")) if template.exists() else PLAIN.student
     rows = [{"role": role, "content": texts[role]} for role in ("system", "user") if texts.get(role)]
     return "[\n" + "".join(f"    {json.dumps(row, ensure_ascii=False)},\n" for row in rows) + "]"
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import numpy
 
 from seqdistill.engines.loading import load
 from seqdistill.engines.logprob_file import read_logprob_rows
@@ -64,7 +64,7 @@ class Targets:
         import torch
 
         place = slice(self.starts[row], self.starts[row] + tokens)
-        ids, logprobs, found = (torch.from_numpy(np.array(part[place])) for part in (self.ids, self.logprobs, self.found))
+        ids, logprobs, found = (torch.from_numpy(numpy.array(part[place])) for part in (self.ids, self.logprobs, self.found))
         return ids.long(), logprobs, found
 
 
@@ -123,8 +123,8 @@ def fitted_targets(
         return NO_NORMALIZER
     at_temperature = []
     for place, normalizer in zip(stored.top_logprobs[first:], normalizers[first:], strict=True):
-        values = np.array(place, dtype=np.float64)
-        at_temperature.append(np.where(values > LOWEST, values / temperature - normalizer, -np.inf))
+        values = numpy.array(place, dtype=numpy.float64)
+        at_temperature.append(numpy.where(values > LOWEST, values / temperature - normalizer, -numpy.inf))
     return skipped, stored.top_token_ids[first:], at_temperature
 
 
@@ -178,25 +178,25 @@ def _write_row(
         known = tokens >= 0
         first = tokens[known][0] if known.any() else 0
         targets.ids[place] = first
-        targets.logprobs[place] = -np.inf
-        targets.ids[place, : len(tokens)] = np.where(known, tokens, first)
-        targets.logprobs[place, : len(tokens)] = np.where(known, values, -np.inf)
+        targets.logprobs[place] = -numpy.inf
+        targets.ids[place, : len(tokens)] = numpy.where(known, tokens, first)
+        targets.logprobs[place, : len(tokens)] = numpy.where(known, values, -numpy.inf)
         if cut:
-            share = float(np.exp(np.asarray(values)[known]).sum())
+            share = float(numpy.exp(numpy.asarray(values)[known]).sum())
             targets.found[place] = share > 0
-            targets.logprobs[place] -= np.log(share) if share > 0 else 0.0
+            targets.logprobs[place] -= numpy.log(share) if share > 0 else 0.0
 
 
 def _allocated(rows: Sequence[Row], width: int, folder: Path) -> Targets:
     """Empty targets for the rows' trained tokens, in files that are gone when nobody reads them any more."""
-    lengths = np.array([len(row.tokens) - row.start for row in rows])
+    lengths = numpy.array([len(row.tokens) - row.start for row in rows])
     places = int(lengths.sum())
 
     def array(kind: str, *shape: int) -> Any:
         with tempfile.TemporaryFile(dir=folder) as file:
-            return np.memmap(file, kind, "w+", shape=(places, *shape))
+            return numpy.memmap(file, kind, "w+", shape=(places, *shape))
 
-    starts = (np.cumsum(lengths) - lengths).tolist()
+    starts = (numpy.cumsum(lengths) - lengths).tolist()
     return Targets(starts, array("int32", max(width, 1)), array("float32", max(width, 1)), array("bool"))
 
 
@@ -214,8 +214,8 @@ def _widest(path: Path) -> int:
 
 def _renumbered(ids: Sequence[int], numbering: Any) -> Any:
     """The student's ids of the teacher's tokens, as an array; -1 for those that it lacks."""
-    tokens = np.array(ids, dtype=np.int64)
-    return np.where(tokens < len(numbering), numbering[np.minimum(tokens, len(numbering) - 1)], -1)
+    tokens = numpy.array(ids, dtype=numpy.int64)
+    return numpy.where(tokens < len(numbering), numbering[numpy.minimum(tokens, len(numbering) - 1)], -1)
 
 
 def student_numbering(recipe: Recipe, tokenizer: Any, before_cuts: Sequence[int] | None) -> Any:
@@ -241,7 +241,7 @@ def student_numbering(recipe: Recipe, tokenizer: Any, before_cuts: Sequence[int]
     if any(cut != cuts[0] for cut in cuts):
         raise UsageError("the teachers have different vocabularies, cut from one", "use one teacher, or method = 'sequence'")
     before = (cuts[0] if cuts else None) or range(max(own) + 1)  # by the teacher's id
-    return np.array([own.get(number, -1) for number in before])
+    return numpy.array([own.get(number, -1) for number in before])
 
 
 def _report(setup: TrainingSetup, rows: Sequence[Row], why_not: dict[int, str]) -> None:
