@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from seqdistill.files import atomic_write
+from seqdistill.files import write_text
 from seqdistill.funnel import funnel, rows_of
 from seqdistill.records import HUB_ID, visible
 from seqdistill.rights import license_in, rights_in
@@ -166,9 +166,7 @@ def write_model_card(
 
     model = run.need("train", "model")
     train = run.manifest("train") or {}
-    generate = run.manifest("generate") or {}
-    student, config = train.get("student", {}), train.get("config", {}).get("train", {})
-    teacher = generate.get("teacher", {})
+    student = train.get("student", {})
     base = str(student.get("cut_from", student.get("base", "")))
     hub_base = train.get("config", {}).get("student", {}).get("base_model")
     if HUB_ID.fullmatch(base) and not (run.path / base).exists():
@@ -183,32 +181,13 @@ def write_model_card(
         tags=["distillation", "seqdistill"],
         model_name=name,
     )
-    rows = rows_of(run, "filter")
-    facts = [
-        ("teacher", _code(teacher.get("name", "not stated"))),
-        *_terms(run, "teacher's license or terms", "not stated: check them before you publish or sell this model"),
-        ("student before training", _code(student.get("base") or "not stated")),
-        *((key, _text(str(value))) for key, value in student.items() if key != "base" and isinstance(value, (str, int, list))),
-        *(
-            (name, f"{student[name]['kept']:,} of {student[name]['of']:,} {unit}")
-            for name, unit in (
-                ("vocabulary", "tokens; texts unlike the task's take more tokens each"),
-                ("width", "neurons a layer"),
-            )
-            if name in student
-        ),
-        ("training rows", f"{rows.get('train.jsonl', 0):,} (validation {rows.get('validation.jsonl', 0):,})"),
-        *((name.replace("_", " "), f"{value:,}") for name, value in train.get("counts", {}).items() if value is not None),
-        ("method", _text(str(config.get("method", "not stated")))),
-        *((f"`{key}`", _text(str(value))) for key, value in sorted(config.get("args", {}).items())),
-        ("seqdistill", str(train.get("seqdistill", ""))),
-    ]
+    teacher = (run.manifest("generate") or {}).get("teacher", {}).get("name")
     body = [
         f"# {_text(name)}",
-        f"A student that learnt from completions of {_code(teacher.get('name', 'a teacher'))}: sequence-level distillation "
+        f"A student that learnt from completions of {_code(teacher or 'a teacher')}: sequence-level distillation "
         "([Kim and Rush, 2016](https://aclanthology.org/D16-1139/)) with seqdistill.",
         "## How it was made",
-        *_table(("", ""), facts),
+        *_table(("", ""), _making(run, train, teacher)),
         "## Results",
         *(_results(scores) if scores else ["Not evaluated yet."]),
         *(["\n".join(f"- {_text(line)}" for line in more)] if more else []),
@@ -220,6 +199,31 @@ def write_model_card(
         "makes some of its own.",
     ]
     return _write((folder or model) / "README.md", data.to_yaml(), body)
+
+
+def _making(run: Run, train: dict[str, Any], teacher: str | None) -> Iterable[tuple[str, str]]:
+    """How a student was made, by what train's manifest says."""
+    student, config, rows = train.get("student", {}), train.get("config", {}).get("train", {}), rows_of(run, "filter")
+    yield "teacher", _code(teacher or "not stated")
+    yield from _terms(run, "teacher's license or terms", "not stated: check them before you publish or sell this model")
+    yield "student before training", _code(student.get("base") or "not stated")
+    for key, value in student.items():
+        if key != "base" and isinstance(value, (str, int, list)):
+            yield key, _text(str(value))
+    for key, unit in (
+        ("vocabulary", "tokens; texts unlike the task's take more tokens each"),
+        ("width", "neurons a layer"),
+    ):
+        if key in student:
+            yield key, f"{student[key]['kept']:,} of {student[key]['of']:,} {unit}"
+    yield "training rows", f"{rows.get('train.jsonl', 0):,} (validation {rows.get('validation.jsonl', 0):,})"
+    for key, value in train.get("counts", {}).items():
+        if value is not None:
+            yield key.replace("_", " "), f"{value:,}"
+    yield "method", _text(str(config.get("method", "not stated")))
+    for key, value in sorted(config.get("args", {}).items()):
+        yield f"`{key}`", _text(str(value))
+    yield "seqdistill", str(train.get("seqdistill", ""))
 
 
 def _messages(folder: Path) -> str:
@@ -334,6 +338,5 @@ def _number(value: int | None) -> str:
 def _write(path: Path, front: str, body: Iterable[str]) -> Path:
     text = f"---\n{front.strip()}\n---\n\n" + "\n\n".join(body) + "\n"
     if not path.is_file() or path.read_bytes() != text.encode():
-        with atomic_write(path) as file:
-            file.write(text)
+        write_text(path, text)
     return path

@@ -22,6 +22,12 @@ def atomic_write(path: Path) -> Iterator[IO[str]]:
         yield file
 
 
+def write_text(path: Path, text: str) -> None:
+    """Writes a text file that appears whole or not at all."""
+    with atomic_write(path) as file:
+        file.write(text)
+
+
 @contextlib.contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
     """Where to write a file that appears under `path` only when the block ends well; an error leaves nothing behind."""

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from seqdistill.errors import UsageError
-from seqdistill.files import atomic_folder, atomic_write
+from seqdistill.files import atomic_folder, write_text
 from seqdistill.progress import Progress
 from seqdistill.recipe.reading import nearest
 from seqdistill.recipe.remembered import resolved_recipe
@@ -132,7 +132,7 @@ def init(folder: Path, kind: str | None, recorded: Sequence[Path], columns: Sequ
     with _new(folder) as made:
         for file in FILES:
             shutil.copyfile(prompts_folder() / kind / file, made / file)
-        _write(made / "README.md", PAGE.format(name=name, recipe=recipe, run=shlex.quote(f"runs/{name}")))
+        write_text(made / "README.md", PAGE.format(name=name, recipe=recipe, run=shlex.quote(f"runs/{name}")))
     return InitResult(folder, [*FILES, "README.md"], f"seqdistill run runs/smoke -c {recipe} --smoke 8")
 
 
@@ -202,12 +202,12 @@ def _from_recorded(
         weights = TEACHER_WEIGHTS + "".join(f"# {json.dumps(name)} = 0\n" for name in result.teachers)
     named = ", ".join(f"{key} = {json.dumps(column, ensure_ascii=False)}" for key, column in columns.items())
     facts = {"max_tokens": _most_tokens(samples), "weights": weights, "columns": f"columns = {{ {named} }}\n" if named else ""}
-    _write(made / "recipe.toml", RECORDED_RECIPE.format(**facts))
+    write_text(made / "recipe.toml", RECORDED_RECIPE.format(**facts))
     with resolved_recipe(run.path, made / "recipe.toml", {}, progress.note):
         pass  # the run keeps a copy
     counts = {"answers": result.samples, "prompts": len(prompts), "tests": len(rows)}
     run = Run(folder / "run")
-    _write(made / "README.md", RECORDED_PAGE.format(name=folder.resolve().name, path=folder, run=run.shell, **counts))
+    write_text(made / "README.md", RECORDED_PAGE.format(name=folder.resolve().name, path=folder, run=run.shell, **counts))
     files = ["recipe.toml", "test.jsonl", "README.md"]
     return InitResult(folder, files, f"seqdistill run {run.shell}", len(prompts), len(rows), run.path)
 
@@ -244,8 +244,3 @@ def _most_tokens(samples: Sequence[Sample]) -> int:
 def _test_row(sample: Sample) -> dict[str, object]:
     optional = {"reference": sample.reference, "slice": sample.slice, "group": sample.group}
     return {"messages": sample.prompt, **{name: value for name, value in optional.items() if value is not None}}
-
-
-def _write(path: Path, text: str) -> None:
-    with atomic_write(path) as file:
-        file.write(text)

@@ -10,10 +10,12 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from seqdistill.records import Message
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
     from scipy.sparse import csr_array
 
 CHUNK = 64  # texts compared with all others at once: bounds the memory
@@ -24,7 +26,7 @@ def nearest_rows(queries: Sequence[str], documents: Sequence[str]) -> list[int]:
     return [int(similar.argmax()) for similar in similarities(queries, documents)]
 
 
-def similarities(queries: Sequence[str], documents: Sequence[str]) -> "Iterator[NDArray[Any]]":
+def similarities(queries: Sequence[str], documents: Sequence[str]) -> Iterator[NDArray[Any]]:
     """For each query its cosine with every document, (documents,). Words that no document has do not count."""
     vocabulary, idf, weights = _collection(documents)
     weights = weights.T.tocsr()
@@ -40,8 +42,6 @@ def vectors(texts: Sequence[str]) -> "csr_array":
 
 def _collection(documents: Sequence[str]) -> "tuple[dict[str, int], NDArray[Any], csr_array]":
     """Of documents: each word's number, its inverse document frequency, and the documents' weights, (documents, words)."""
-    import numpy as np
-
     vocabulary: dict[str, int] = {}
     counts = [Counter(_words(text)) for text in documents]
     for counted in counts:
@@ -52,10 +52,8 @@ def _collection(documents: Sequence[str]) -> "tuple[dict[str, int], NDArray[Any]
     return vocabulary, idf, _weights(counts, vocabulary, idf)
 
 
-def largest(values: "NDArray[Any]", most: int) -> list[int]:
+def largest(values: NDArray[Any], most: int) -> list[int]:
     """The places of the largest values, (n,), in order, the first of equals first."""
-    import numpy as np
-
     most = min(most, len(values))
     if not most:
         return []
@@ -63,8 +61,7 @@ def largest(values: "NDArray[Any]", most: int) -> list[int]:
     return [int(place) for place in near[np.argsort(-values[near], kind="stable")][:most]]
 
 
-def _weights(counts: Sequence[Counter[str]], vocabulary: dict[str, int], idf: "NDArray[Any]") -> "csr_array":
-    import numpy as np
+def _weights(counts: Sequence[Counter[str]], vocabulary: dict[str, int], idf: NDArray[Any]) -> "csr_array":
     from scipy.sparse import csr_array
 
     ends, columns, values = [0], list[int](), list[float]()

@@ -13,7 +13,10 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from seqdistill.confidence import confidence_of
 from seqdistill.engines import Completion, Request
@@ -41,9 +44,6 @@ from seqdistill.tasks.answer_form import AnswerForm
 from seqdistill.tasks.other_view import views_key
 from seqdistill.tasks.prompt_files import load_rows
 from seqdistill.tasks.templates import load_template
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 WAYS = ("uncertain", "random")
 BATCH = 10_000  # texts that are looked through for test items at once
@@ -197,8 +197,6 @@ def _not_tested(rows: list[Row], recipe: Recipe, progress: Progress) -> list[Row
     for start in range(0, len(texts), BATCH):
         part = texts[start : start + BATCH]
         hits |= {start + hit.row: hit for hit in index.look("prompt", part, words(part))}
-    import numpy as np
-
     tested = hits.keys() - templates(hits, np.arange(len(rows), dtype=np.uint64), items)
     return [row for number, row in enumerate(rows) if number not in tested and row[0].group not in groups]
 
@@ -277,8 +275,6 @@ def _worth_most(rows: Sequence[Row], known: Sequence[Prompt], sure: Mapping[str,
 
     One by one: what was chosen makes what is like it less new. Of equals the first of the pool is chosen.
     """
-    import numpy as np
-
     texts = vectors([whole_text(prompt.messages) for prompt in (*known, *(prompt for prompt, _ in rows))])
     old, new = texts[: len(known)].T.tocsr(), texts[len(known) :].tocsr()
     novelty: NDArray[np.float64] = np.ones(len(rows))
@@ -297,7 +293,7 @@ def _worth_most(rows: Sequence[Row], known: Sequence[Prompt], sure: Mapping[str,
     return Choice(chosen, novelties, of_all)
 
 
-def _unlike(cosines: "NDArray[Any]") -> "NDArray[Any]":
+def _unlike(cosines: NDArray[Any]) -> NDArray[Any]:
     """1 - cosine, rounded, so that equals are equal whatever the order of the sums."""
     return (1 - cosines).round(12).clip(0, 1)
 

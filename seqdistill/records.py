@@ -259,6 +259,25 @@ def write_json(path: Path, value: Any) -> None:
         file.write(json_text(value))
 
 
+def read_json(path: Path, hint: str = "restore the file, or repeat the command that wrote it") -> dict[str, Any]:
+    """The object in a JSON file. Raises UsageError for a damaged one, with what to do, and OSError."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UsageError(f"{path}: damaged: {error}", hint) from None
+    if not isinstance(found, dict):
+        raise UsageError(f"{path}: damaged: not a JSON object", hint)
+    return found
+
+
+def json_if_whole(path: Path) -> dict[str, Any] | None:
+    """The object in a JSON file; None where it is missing or damaged, and what it says is found out again."""
+    try:
+        return read_json(path)
+    except (FileNotFoundError, NotADirectoryError, UsageError):
+        return None
+
+
 def json_text(value: Any) -> str:
     """A value as a readable JSON document."""
     return _in_utf8(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)) + "\n"

@@ -26,7 +26,7 @@ from seqdistill.clock import LOCK, Clock, holder
 from seqdistill.errors import SeqdistillError, UsageError
 from seqdistill.files import replace_path
 from seqdistill.recipe.reading import relative_path
-from seqdistill.records import content_files, file_sha256, fingerprint, seal, write_json
+from seqdistill.records import content_files, file_sha256, fingerprint, read_json, seal, write_json
 from seqdistill.version import __version__, source_sha256
 
 STAGES = ("generate", "filter", "train", "eval")
@@ -58,13 +58,11 @@ class Run:
         """A stage's manifest; None when the stage is not done."""
         path = self.file(stage, "manifest.json")
         try:
-            loaded = json.loads(path.read_text(encoding="utf-8"))
+            loaded = read_json(path, hint := "remove the file; the stage's work is then checked again")
         except FileNotFoundError:
             return None
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise UsageError(f"{path}: damaged: {error}", "remove the file; the stage's work is then checked again") from None
-        if not isinstance(loaded, dict) or not {"status", "seconds", "fingerprint", "outputs"} <= loaded.keys():
-            raise UsageError(f"{path}: not a manifest", "remove the file; the stage's work is then checked again")
+        if not {"status", "seconds", "fingerprint", "outputs"} <= loaded.keys():
+            raise UsageError(f"{path}: not a manifest", hint)
         return loaded
 
     def mark_stale(self, stage: str) -> None:
@@ -203,7 +201,7 @@ class StageRecord:
             manifest is not None
             and manifest["status"] == "complete"
             and manifest["fingerprint"] in self.fingerprints
-            and all(_unchanged(self.run.path / output["path"], output) for output in manifest["outputs"])
+            and all(_is_unchanged(self.run.path / output["path"], output) for output in manifest["outputs"])
         )
 
     def differences(self) -> list[str]:
@@ -358,7 +356,7 @@ def _stamp(path: Path) -> list[int]:
     return [sum(part.st_size for part in parts), *(part.st_mtime_ns for part in parts)]
 
 
-def _unchanged(path: Path, output: Mapping[str, Any]) -> bool:
+def _is_unchanged(path: Path, output: Mapping[str, Any]) -> bool:
     if not path.exists():
         return False
     return bool(_stamp(path) == output["stamp"] or file_sha256(path) == output["sha256"])

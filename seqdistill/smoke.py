@@ -3,7 +3,6 @@
 Reads what the smoke run left, and measures one training step. Does not run the stages.
 """
 
-import json
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -13,7 +12,7 @@ from typing import Any
 from seqdistill.errors import UsageError
 from seqdistill.progress import Progress
 from seqdistill.recipe.tables import Recipe
-from seqdistill.records import content_files
+from seqdistill.records import content_files, read_json
 from seqdistill.runs import STAGES, Run
 from seqdistill.stages.generate.estimate import estimate
 from seqdistill.stages.generate.stage import is_imported
@@ -76,7 +75,7 @@ def _has_checkpoints(run: Run) -> bool:
     work = work_folder(run)
     if not [*work.glob("checkpoint-*")] or not (work / SETTINGS).is_file():
         return False
-    settings = json.loads((work / SETTINGS).read_text(encoding="utf-8")).get("settings", {})
+    settings = read_json(work / SETTINGS).get("settings", {})
     return not 0 < settings.get("train.args", {}).get("max_steps", -1) <= STEPS
 
 

@@ -12,16 +12,7 @@ from seqdistill.metrics.text import chrf, chrf_signature, corpus_chrf, exact
 from seqdistill.records import Prompt
 from seqdistill.stages.evaluate.answers import Scoring
 from seqdistill.stages.evaluate.baselines import copied
-from seqdistill.stages.evaluate.statistics.intervals import (
-    FEWEST,
-    Interval,
-    column,
-    difference,
-    ratio,
-    resample,
-    share,
-    tango,
-)
+from seqdistill.stages.evaluate.statistics.intervals import FEWEST, Interval, column, difference, ratio, resample, share, tango
 from seqdistill.stages.evaluate.statistics.paired import PairedShares, outcome
 from seqdistill.tasks.answer_form import AnswerForm
 

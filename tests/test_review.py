@@ -12,10 +12,7 @@ import pytest
 from filter_runs import filtered_run, reviewing
 from review_rows import HOSTILE, ROWS, sample
 
-from seqdistill.decisions import (
-    decisions_file,
-    read_decisions,
-)
+from seqdistill.decisions import decisions_file, read_decisions
 from seqdistill.errors import UsageError
 from seqdistill.progress import Silent
 from seqdistill.records import to_line, write_jsonl

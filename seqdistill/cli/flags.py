@@ -5,10 +5,10 @@ The flags of a stage are the keys of its tables, so a setting has one name, one 
 
 import inspect
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from difflib import get_close_matches
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin
 
@@ -176,34 +176,6 @@ def _from_environment(variable: str, setting: Setting) -> Any:
     return text
 
 
-RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="run directory")]
-NewRunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="run directory; created when missing")]
-CREATES_RUN = ("generate", "import", "run")  # commands that begin a run
-ConfigOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--config",
-        "-c",
-        metavar="RECIPE",
-        help="recipe: a TOML file, or the name of a shipped one (notices, extract, chain ...); the run keeps a copy",
-    ),
-]
-SetOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set",
-        rich_help_panel=COMMON,
-        metavar="TABLE.KEY=VALUE",
-        help="set any recipe key: train.args.learning_rate=1e-4; repeatable",
-    ),
-]
-JsonOption = Annotated[bool, typer.Option("--json", rich_help_panel=GENERAL, help="print exactly one JSON object on stdout")]
-QuietOption = Annotated[bool, typer.Option("--quiet", "-q", rich_help_panel=GENERAL, help="no progress and no notes on stderr")]
-TOOLS = ("export", "serve")  # commands after which the run remembers what it did before, unless they --record its data
-ONLY_SHOWS = ("dry_run", "probe", "preflight", "explain", "compare", "shadow")  # options of stages that change nothing
-SEVERAL_STAGES = ("run", "sweep", "curve")  # commands that do not take the flags of all their stages
-
-
 def parameter(name: str, annotation: Any, default: Any = inspect.Parameter.empty) -> inspect.Parameter:
     """A parameter of a command that is no setting of a table."""
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
@@ -216,13 +188,22 @@ def option(
     text: str,
     metavar: str | None = None,
     *,
+    short: str = "",
+    panel: str | None = None,
     choices: Sequence[str] = (),
     **bounds: float,
 ) -> inspect.Parameter:
-    """An option of one command alone: `--name`. Its help text names the default, `choices` are completed by the shell."""
-    flag_ = "--" + name.strip("_").replace("_", "-")
+    """An option that is no setting: `--name`. Its help text names the default, `choices` are completed by the shell."""
+    names = ["--" + name.strip("_").replace("_", "-"), *([short] if short else [])]
     completed = completions(choices) if choices else None
-    found = typer.Option(flag_, metavar=metavar, help=text, autocompletion=completed, **bounds)  # type: ignore[arg-type]
+    found = typer.Option(
+        *names,
+        metavar=metavar,
+        help=text,
+        rich_help_panel=panel,
+        autocompletion=completed,
+        **bounds,  # type: ignore[arg-type]
+    )
     return parameter(name, Annotated[kind if default is not None else kind | None, found], default)
 
 
@@ -233,10 +214,45 @@ def argument(name: str, kind: Any, metavar: str, text: str, default: Any = inspe
     )
 
 
+RUN = argument("run", Path, "RUN", "run directory")
+NEW_RUN = argument("run", Path, "RUN", "run directory; created when missing")
+CONFIG = option(
+    "config",
+    Path,
+    None,
+    "recipe: a TOML file, or the name of a shipped one (notices, extract, chain ...); the run keeps a copy",
+    "RECIPE",
+    short="-c",
+)
+SET = option(
+    "set_",
+    list[str],
+    None,
+    "set any recipe key: train.args.learning_rate=1e-4; repeatable",
+    "TABLE.KEY=VALUE",
+    panel=COMMON,
+)
+JSON = option("json_", bool, False, "print exactly one JSON object on stdout", panel=GENERAL)
+QUIET = option("quiet", bool, False, "no progress and no notes on stderr", short="-q", panel=GENERAL)
+
+
 def command(
-    name: str, tables: Sequence[str], text: str, extra: Sequence[inspect.Parameter] = (), *, examples: str
+    name: str,
+    tables: Sequence[str],
+    text: str,
+    extra: Sequence[inspect.Parameter] = (),
+    *,
+    examples: str,
+    reads: Sequence[str] = (),
+    creates_run: bool = False,
+    sets: Mapping[str, Sequence[str]] | None = None,
+    is_remembered: Callable[[dict[str, Any]], bool] = lambda _: True,
 ) -> Decorator:
-    """A decorator: makes a command RUN [flags of the tables] of a function (run, recipe, console, **extra) -> result."""
+    """A decorator: makes a command RUN [flags of the tables] of a function (run, recipe, console, **extra) -> result.
+
+    `reads`: tables without flags here, whose variables and --set count. `sets`: an option that is this key of several tables.
+    `is_remembered`: whether the run keeps the settings, by the options of the command.
+    """
 
     def decorate(act: Act) -> Act:
         def run_command(run: Path, **values: Any) -> None:
@@ -245,38 +261,50 @@ def command(
 
             def work() -> dict[str, Any]:
                 directory = Run(run)
-                reached = (*tables, "generate", "filter", "judge", "train", "eval") if name in SEVERAL_STAGES else tables
                 _check_environment()
-                if extras.get("budget", 0.0) is None:  # serve's own
-                    extras["budget"] = passed_flags((BUDGET,), {}, ()).get("generate", {}).get("budget")
-                flags = passed_flags(reached, values, values["set_"] or ())
-                for stage in ("generate", "eval"):
-                    if name == "run" and extras.get("limit") is not None:
-                        flags = merge(flags, {stage: {"limit": extras["limit"]}})
-                only_shows = name in TOOLS or any(extras.get(one) for one in ONLY_SHOWS)
-                keep = bool(extras.get("record")) or not only_shows
-                file = recipe_file(values["config"])
+                flags = passed_flags((*tables, *reads), values, values["set_"] or ())
+                for key, several in (sets or {}).items():
+                    if (value := extras.pop(key)) is not None:
+                        flags = merge(flags, {table: {key: value} for table in several})
+                file, keep = recipe_file(values["config"]), is_remembered(extras)
                 with resolved_recipe(directory.path, file, flags, console.note, keep=keep) as recipe:
                     return act(directory, recipe, console, **extras)
 
             guarded(console, run, work)
 
-        place = NewRunArgument if name in CREATES_RUN else RunArgument
-        positional = inspect.Parameter("run", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=place)
         named = [parameter.name for parameter in extra]
         flags = [parameter for name in tables for parameter in _parameters(name) if parameter.name not in named]
-        general = [
-            parameter("set_", SetOption, None),
-            parameter("json_", JsonOption, False),
-            parameter("quiet", QuietOption, False),
-        ]
-        parameters = [positional, parameter("config", ConfigOption, None), *extra, *flags, *general]
-        run_command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-        run_command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-        app.command(name, help=text, epilog=examples, cls=PanelCommand)(run_command)
+        _register(
+            run_command, name, [NEW_RUN if creates_run else RUN, CONFIG, *extra, *flags, SET, JSON, QUIET], text, examples
+        )
         return act
 
     return decorate
+
+
+def tool(name: str, place: str, text: str, parameters: Sequence[inspect.Parameter], *, examples: str) -> Decorator:
+    """A decorator: makes a command that takes no settings of a function (console, **parameters) -> result.
+
+    `place` names the parameter with the path that an error is about where it names none.
+    """
+
+    def decorate(act: Act) -> Act:
+        def run_command(**values: Any) -> None:
+            console = Console(as_json=values.pop("json_"), quiet=values.pop("quiet", False))
+            guarded(console, values[place] or Path(), partial(act, console, **values))
+
+        _register(run_command, name, parameters, text, examples)
+        return act
+
+    return decorate
+
+
+def _register(
+    run_command: Callable[..., None], name: str, parameters: Sequence[inspect.Parameter], text: str, examples: str
+) -> None:
+    run_command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    run_command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    app.command(name, help=text, epilog=examples, cls=PanelCommand)(run_command)
 
 
 def recipe_of_run(run: Path, config: Path | None, console: Console) -> AbstractContextManager[Recipe]:
@@ -318,6 +346,6 @@ def guarded(console: Console, place: Path, work: Callable[[], dict[str, Any]]) -
 
 SHARED = ("task", "teacher")
 OF_EVAL = ("eval.margin", "eval.also")  # of the commands that do several stages; the other keys of theirs with --set
+STAGE_TABLES = ("generate", "filter", "judge", "train", "eval")
 BUDGET = "generate.budget"  # the run's: every command that can pay takes it
 MARKDOWN = "also write the result as Markdown, for a pull request"
-MarkdownOption = Annotated[Path | None, typer.Option("--markdown", metavar="FILE", help=MARKDOWN)]

@@ -9,7 +9,7 @@ from typing import Any
 import typer
 
 from seqdistill import api, show
-from seqdistill.cli.flags import BUDGET, MARKDOWN, OF_EVAL, SHARED, argument, command, option
+from seqdistill.cli.flags import BUDGET, MARKDOWN, OF_EVAL, SHARED, STAGE_TABLES, argument, command, option
 from seqdistill.console import Console
 from seqdistill.errors import SeqdistillError, UsageError
 from seqdistill.progress import Silent
@@ -33,6 +33,8 @@ from seqdistill.runs import STAGES, Run
     examples="seqdistill generate runs/mine -c mytask/recipe.toml --dry-run\n"
     "seqdistill generate runs/mine -c mytask/recipe.toml --budget 25\n"
     "seqdistill generate runs/mine --ask-again empty",
+    creates_run=True,
+    is_remembered=lambda options: not (options["dry_run"] or options["probe"]),
 )
 def _generate(
     run: Run,
@@ -70,6 +72,7 @@ def _generate(
     [argument("files", list[Path], "FILE...", "JSONL, JSON, CSV or Parquet: logs, exports, data sets")],
     examples="seqdistill import runs/recorded requests-and-responses.jsonl\n"
     "seqdistill import runs/recorded batch-input.jsonl batch-output.jsonl",
+    creates_run=True,
 )
 def _import(run: Run, recipe: Recipe, console: Console, files: list[Path]) -> dict[str, Any]:
     result = api.import_recorded(run.path, files, recipe, progress=console)
@@ -85,6 +88,7 @@ def _import(run: Run, recipe: Recipe, console: Console, files: list[Path]) -> di
     examples="seqdistill filter runs/mine\n"
     "seqdistill filter runs/mine --score-by reference\n"
     "seqdistill filter runs/mine --explain ID",
+    is_remembered=lambda options: not options["explain"],
 )
 def _filter(run: Run, recipe: Recipe, console: Console, explain: str | None = None) -> dict[str, Any]:
     if explain is not None:
@@ -123,6 +127,7 @@ def _targets(run: Run, recipe: Recipe, console: Console, top: int, model: str | 
     examples="seqdistill train runs/mine --preflight\n"
     "seqdistill train runs/mine --student shrink:8 --method soft\n"
     "seqdistill train runs/mine --set train.args.learning_rate=1e-4",
+    is_remembered=lambda options: not options["preflight"],
 )
 def _train(run: Run, recipe: Recipe, console: Console, preflight: bool = False) -> dict[str, Any]:
     if preflight:
@@ -164,6 +169,7 @@ def _train(run: Run, recipe: Recipe, console: Console, preflight: bool = False) 
     examples="seqdistill eval runs/mine --target 0.9\n"
     "seqdistill eval runs/mine --fail-under kept=0.9 --markdown result.md\n"
     "seqdistill eval runs/new --compare runs/old",
+    is_remembered=lambda options: not (options["compare"] or options["shadow"]),
 )
 def _eval(
     run: Run,
@@ -226,12 +232,14 @@ def _eval(
     examples="seqdistill run runs/notices -c notices\n"
     "seqdistill run runs/smoke -c mytask/recipe.toml --smoke 20\n"
     "seqdistill run runs/mine -c mytask/recipe.toml --budget 25",
+    reads=STAGE_TABLES,
+    creates_run=True,
+    sets={"limit": ("generate", "eval")},
 )
 def _run(
     run: Run,
     recipe: Recipe,
     console: Console,
-    limit: int | None,  # noqa: ARG001
     from_: str,
     until: str,
     force: bool,
@@ -273,6 +281,7 @@ def _run(
         option("form", list[str], None, "also evaluate each student in this form of export, as gguf:q4_0; repeatable", "FORM"),
     ],
     examples="seqdistill sweep runs/mine --student shrink:4 shrink:8 shrink:12",
+    reads=STAGE_TABLES,
 )
 def _sweep(
     run: Run,
@@ -297,6 +306,7 @@ def _sweep(
     "Train on 1/8 to all of the rows: would more data help?",
     [option("repeats", int, 2, "further trainings on other eighths: how much one varies by chance [2]", "N", min=0, max=7)],
     examples="seqdistill curve runs/mine",
+    reads=STAGE_TABLES,
 )
 def _curve(run: Run, recipe: Recipe, console: Console, repeats: int) -> dict[str, Any]:
     result = api.curve(run.path, recipe, repeats=repeats, progress=console)

@@ -2,26 +2,27 @@
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 
 from seqdistill import api, show
 from seqdistill.cli.flags import (
-    ConfigOption,
-    JsonOption,
-    MarkdownOption,
-    QuietOption,
-    RunArgument,
-    app,
+    BUDGET,
+    CONFIG,
+    JSON,
+    MARKDOWN,
+    QUIET,
+    RUN,
+    argument,
     command,
-    guarded,
     option,
+    passed_flags,
     recipe_of_run,
+    tool,
 )
 from seqdistill.console import Console
 from seqdistill.errors import SeqdistillError, UsageError
-from seqdistill.help_panels import PanelCommand
 from seqdistill.recipe.tables import Recipe
 from seqdistill.runs import Run
 
@@ -47,6 +48,7 @@ from seqdistill.runs import Run
     examples="seqdistill export runs/mine --to gguf:q4_0\n"
     "seqdistill export runs/mine --to safetensors --push my-team/my-student\n"
     "seqdistill export runs/mine --data axolotl",
+    is_remembered=lambda _: False,
 )
 def _export(
     run: Run,
@@ -85,142 +87,114 @@ def _export(
     return {**asdict(exported), **pushed}
 
 
-@app.command("verify", cls=PanelCommand, epilog="seqdistill verify runs/mine")
-def _verify(run: RunArgument, json_: JsonOption = False, quiet: QuietOption = False) -> None:
-    """Recompute hashes, scores and verdict; runs no model.
-
-    Also those of a sweep's or curve's students. Exits 1 and names each file that does not match.
-    """
-    console = Console(as_json=json_, quiet=quiet)
-
-    def work() -> dict[str, Any]:
-        found = api.verify(run, progress=console)
-        console.facts("verify: whole" if found.whole else "verify: not whole", {"checked": f"{found.files} files"})
-        if found.problems:
-            raise SeqdistillError(
-                "\n".join(found.problems), "run the stage of the first file again, or restore the file", asdict(found)
-            )
-        return asdict(found)
-
-    guarded(console, run, work)
+@tool(
+    "verify",
+    "run",
+    "Recompute hashes, scores and verdict; runs no model.\n\n"
+    "Also those of a sweep's or curve's students. Exits 1 and names each file that does not match.",
+    [RUN, JSON, QUIET],
+    examples="seqdistill verify runs/mine",
+)
+def _verify(console: Console, run: Path) -> dict[str, Any]:
+    found = api.verify(run, progress=console)
+    console.facts("verify: whole" if found.whole else "verify: not whole", {"checked": f"{found.files} files"})
+    if found.problems:
+        raise SeqdistillError(
+            "\n".join(found.problems), "run the stage of the first file again, or restore the file", asdict(found)
+        )
+    return asdict(found)
 
 
-@app.command("status", cls=PanelCommand, epilog="seqdistill status runs/mine")
-def _status(run: RunArgument, config: ConfigOption = None, json_: JsonOption = False) -> None:
-    """Show the state of each stage and the next command.
-
-    A stage is done, stale (because of which key), running, incomplete or failed.
-    """
-    console = Console(as_json=json_)
-
-    def work() -> dict[str, Any]:
-        with recipe_of_run(run, config, console) as recipe:
-            found = api.status(run, recipe, progress=console)
-        show.show_status(console, found, str(run))
-        return {"run": str(run), **asdict(found)}
-
-    guarded(console, run, work)
+@tool(
+    "status",
+    "run",
+    "Show the state of each stage and the next command.\n\n"
+    "A stage is done, stale (because of which key), running, incomplete or failed.",
+    [RUN, CONFIG, JSON],
+    examples="seqdistill status runs/mine",
+)
+def _status(console: Console, run: Path, config: Path | None) -> dict[str, Any]:
+    with recipe_of_run(run, config, console) as recipe:
+        found = api.status(run, recipe, progress=console)
+    show.show_status(console, found, str(run))
+    return {"run": str(run), **asdict(found)}
 
 
-@app.command("show", cls=PanelCommand, epilog="seqdistill show runs/mine --markdown result.md")
-def _show(
-    run: RunArgument,
-    report: Annotated[
-        Path | None,
-        typer.Option("--report", metavar="FILE", help="write the HTML report to FILE, in the form of this version"),
-    ] = None,
-    markdown: MarkdownOption = None,
-    json_: JsonOption = False,
-) -> None:
-    """Show the results so far: table, verdict, what to do next."""
-    console = Console(as_json=json_)
-
-    def work() -> dict[str, Any]:
-        with recipe_of_run(run, None, console) as recipe:
-            found, result = api.status(run, recipe, progress=console), api.results(run)
-        show.show_status(console, found, str(run))
-        if result is None:
-            if report or markdown:
-                raise UsageError(
-                    f"{run}: not evaluated yet", f"run `{found.next or f'seqdistill eval {Run(run).shell}'}` first"
-                )
-            return {"run": str(run), **asdict(found), "scores": None, "advice": None}
-        show.show_scores(console, "", result)
-        show.show_advice(console, result)
-        api.write_results(run, report=report, markdown=markdown)
-        return {"run": str(run), **asdict(found), "scores": result.scores, "advice": asdict(result.advice)}
-
-    guarded(console, run, work)
+@tool(
+    "show",
+    "run",
+    "Show the results so far: table, verdict, what to do next.",
+    [
+        RUN,
+        option("report", Path, None, "write the HTML report to FILE, in the form of this version", "FILE"),
+        option("markdown", Path, None, MARKDOWN, "FILE"),
+        JSON,
+    ],
+    examples="seqdistill show runs/mine --markdown result.md",
+)
+def _show(console: Console, run: Path, report: Path | None, markdown: Path | None) -> dict[str, Any]:
+    with recipe_of_run(run, None, console) as recipe:
+        found, result = api.status(run, recipe, progress=console), api.results(run)
+    show.show_status(console, found, str(run))
+    if result is None:
+        if report or markdown:
+            raise UsageError(f"{run}: not evaluated yet", f"run `{found.next or f'seqdistill eval {Run(run).shell}'}` first")
+        return {"run": str(run), **asdict(found), "scores": None, "advice": None}
+    show.show_scores(console, "", result)
+    show.show_advice(console, result)
+    api.write_results(run, report=report, markdown=markdown)
+    return {"run": str(run), **asdict(found), "scores": result.scores, "advice": asdict(result.advice)}
 
 
-@app.command(
+@tool(
     "init",
-    cls=PanelCommand,
-    epilog="seqdistill init mytask --kind extract\nseqdistill init sunset --from requests-and-responses.jsonl",
+    "folder",
+    "Create a recipe, template, prompts and test set to start from.\n\nA README beside them says what to change.",
+    [
+        argument("folder", Path, "DIR", "folder to create"),
+        option("kind", str, None, "classify | extract | summarize | maths | rewrite [summarize]", "KIND"),
+        option(
+            "from_", list[Path], None, "recorded completions to learn from, in any form that import reads; repeatable", "LOG"
+        ),
+        option(
+            "column",
+            list[str],
+            None,
+            "with --from: a column of another name, as prompt=Question or completion=Answer; repeatable",
+            "KEY=COLUMN",
+        ),
+        JSON,
+    ],
+    examples="seqdistill init mytask --kind extract\nseqdistill init sunset --from requests-and-responses.jsonl",
 )
 def _init(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="folder to create")],
-    kind: Annotated[
-        str | None, typer.Option("--kind", metavar="KIND", help="classify | extract | summarize | maths | rewrite [summarize]")
-    ] = None,
-    from_: Annotated[
-        list[Path] | None,
-        typer.Option(
-            "--from", metavar="LOG", help="recorded completions to learn from, in any form that import reads; repeatable"
-        ),
-    ] = None,
-    column: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--column",
-            metavar="KEY=COLUMN",
-            help="with --from: a column of another name, as prompt=Question or completion=Answer; repeatable",
-        ),
-    ] = None,
-    json_: JsonOption = False,
-) -> None:
-    """Create a recipe, template, prompts and test set to start from.
-
-    A README beside them says what to change.
-    """
-    console = Console(as_json=json_)
-
-    def work() -> dict[str, Any]:
-        result = api.init(folder, kind, from_ or (), column or (), progress=console)
-        show.show_init(console, result)
-        return asdict(result)
-
-    guarded(console, folder, work)
+    console: Console, folder: Path, kind: str | None, from_: list[Path] | None, column: list[str] | None
+) -> dict[str, Any]:
+    result = api.init(folder, kind, from_ or (), column or (), progress=console)
+    show.show_init(console, result)
+    return asdict(result)
 
 
-@app.command("doctor", cls=PanelCommand, epilog="seqdistill doctor\nseqdistill doctor -c mytask/recipe.toml")
-def _doctor(
-    run: Annotated[
-        Path | None,
-        typer.Argument(metavar="RUN", help="run directory, to check its models and endpoints too", show_default=False),
-    ] = None,
-    config: ConfigOption = None,
-    json_: JsonOption = False,
-) -> None:
-    """Check Python, GPU, packages, disk, models, endpoints and keys.
-
-    Says how to fix what fails, and exits 1. Sends no prompt; of an endpoint it requests the list of models only.
-    """
-    console = Console(as_json=json_)
-
-    def work() -> dict[str, Any]:
-        if run is not None and not run.is_dir():
-            raise UsageError(f"{run}: no such run", "name a run directory; a recipe is passed with -c")
-        place = run or Path()
-        with recipe_of_run(place, config, console) as recipe:
-            checks.extend(api.doctor(place, recipe, progress=console))
-        show.show_checks(console, checks)
-        return {"checks": [asdict(one) for one in checks]}
-
-    checks: list[Any] = []
-    guarded(console, run or Path(), work)
+@tool(
+    "doctor",
+    "run",
+    "Check Python, GPU, packages, disk, models, endpoints and keys.\n\n"
+    "Says how to fix what fails, and exits 1. Sends no prompt; of an endpoint it requests the list of models only.",
+    [argument("run", Path, "RUN", "run directory, to check its models and endpoints too", None), CONFIG, JSON],
+    examples="seqdistill doctor\nseqdistill doctor -c mytask/recipe.toml",
+)
+def _doctor(console: Console, run: Path | None, config: Path | None) -> dict[str, Any]:
+    if run is not None and not run.is_dir():
+        raise UsageError(f"{run}: no such run", "name a run directory; a recipe is passed with -c")
+    place = run or Path()
+    with recipe_of_run(place, config, console) as recipe:
+        checks = api.doctor(place, recipe, progress=console)
+    show.show_checks(console, checks)
+    result = {"checks": [asdict(one) for one in checks]}
     if any(one.state == "fail" for one in checks):
+        console.json_result(result)
         raise typer.Exit(1)
+    return result
 
 
 @command(
@@ -251,92 +225,55 @@ def _doctor(
         option("concurrency", int, 1024, "most requests in flight; more get a 429 [1024]", "N", min=1),
     ],
     examples="seqdistill serve runs/mine --port 8080\nseqdistill serve runs/mine --share 0.1 --shadow 0.02 --budget 5",
+    is_remembered=lambda options: bool(options["record"]),
 )
 def _serve(run: Run, recipe: Recipe, console: Console, **flags: Any) -> dict[str, Any]:
     from seqdistill.serve.server import ServeOptions
 
+    if flags["budget"] is None:
+        flags["budget"] = passed_flags((BUDGET,), {}, ()).get("generate", {}).get("budget")
     result = api.serve(run.path, recipe, options=ServeOptions(**flags), progress=console)
     console.facts("serve: stopped", asdict(result))
     return asdict(result)
 
 
-@app.command("shrink", cls=PanelCommand, epilog="seqdistill shrink Qwen/Qwen3-0.6B small --layers 8 --prompts prompts.jsonl")
-def _shrink(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="model to cut: hub id, folder, .gguf file or package:NAME")],
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="folder to create for the smaller model")],
-    layers: Annotated[
-        str, typer.Option("--layers", metavar="N|LIST", help="how many layers, or which: 8, 0,1,2,20 or all [8]")
-    ] = "8",
-    choice: Annotated[
-        str, typer.Option("--choice", metavar="HOW", help="how N are chosen: influence | even [influence]")
-    ] = "influence",
-    width: Annotated[
-        float,
-        typer.Option("--width", metavar="X", min=0.01, max=1.0, help="share of the feed-forward neurons to keep [1]"),
-    ] = 1.0,
-    vocabulary: Annotated[
-        str,
-        typer.Option("--vocabulary", metavar="WHICH", help="all | task: those of --prompts and --texts [all]"),
-    ] = "all",
-    prompts: Annotated[
-        Path | None,
-        typer.Option("--prompts", metavar="FILE", help="the task's prompts (.jsonl), on which influence is measured"),
-    ] = None,
-    texts: Annotated[
-        Path | None,
-        typer.Option("--texts", metavar="FILE", help="further texts for --vocabulary task, as RUN/filter/train.jsonl"),
-    ] = None,
-    json_: JsonOption = False,
-    quiet: QuietOption = False,
-) -> None:
-    """Cut a smaller model from a model's own layers."""
-    console = Console(as_json=json_, quiet=quiet)
-
-    def work() -> dict[str, Any]:
-        return api.shrink(
-            model,
-            out,
-            layers=None if layers == "all" else layers,
-            choice=choice,
-            width=width,
-            vocabulary=vocabulary,
-            prompts=prompts,
-            texts=texts,
-            progress=console,
-        )
-
-    guarded(console, out, work)
+@tool(
+    "shrink",
+    "out",
+    "Cut a smaller model from a model's own layers.",
+    [
+        argument("model", str, "MODEL", "model to cut: hub id, folder, .gguf file or package:NAME"),
+        argument("out", Path, "OUT", "folder to create for the smaller model"),
+        option("layers", str, "8", "how many layers, or which: 8, 0,1,2,20 or all [8]", "N|LIST"),
+        option("choice", str, "influence", "how N are chosen: influence | even [influence]", "HOW"),
+        option("width", float, 1.0, "share of the feed-forward neurons to keep [1]", "X", min=0.01, max=1.0),
+        option("vocabulary", str, "all", "all | task: those of --prompts and --texts [all]", "WHICH"),
+        option("prompts", Path, None, "the task's prompts (.jsonl), on which influence is measured", "FILE"),
+        option("texts", Path, None, "further texts for --vocabulary task, as RUN/filter/train.jsonl", "FILE"),
+        JSON,
+        QUIET,
+    ],
+    examples="seqdistill shrink Qwen/Qwen3-0.6B small --layers 8 --prompts prompts.jsonl",
+)
+def _shrink(console: Console, model: str, out: Path, layers: str, **how: Any) -> dict[str, Any]:
+    return api.shrink(model, out, layers=None if layers == "all" else layers, **how, progress=console)
 
 
-@app.command("review", cls=PanelCommand, epilog="seqdistill review runs/mine\nseqdistill review runs/mine --export rows.csv")
-def _review(
-    run: RunArgument,
-    port: Annotated[
-        int, typer.Option("--port", metavar="N", min=0, max=65535, show_default=False, help="port of 127.0.0.1 [a free one]")
-    ] = 0,
-    export: Annotated[
-        Path | None,
-        typer.Option("--export", metavar="FILE", help="write the rows as CSV, to review them in a spreadsheet"),
-    ] = None,
-    import_: Annotated[
-        Path | None,
-        typer.Option("--import", metavar="FILE", help="take the decisions from a CSV that --export wrote"),
-    ] = None,
-    reviewer: Annotated[
-        str | None,
-        typer.Option("--reviewer", metavar="NAME", help="who decides [the login name]"),
-    ] = None,
-    json_: JsonOption = False,
-) -> None:
-    """Accept, edit or reject rows by hand, on a page in your browser.
-
-    The next filter applies the decisions.
-    """
-    console = Console(as_json=json_)
-
-    def work() -> dict[str, Any]:
-        result = api.review(run, port=port, export=export, import_=import_, reviewer=reviewer, progress=console)
-        console.facts("review: done", result)
-        return result
-
-    guarded(console, run, work)
+@tool(
+    "review",
+    "run",
+    "Accept, edit or reject rows by hand, on a page in your browser.\n\nThe next filter applies the decisions.",
+    [
+        RUN,
+        option("port", int, 0, "port of 127.0.0.1 [a free one]", "N", min=0, max=65535),
+        option("export", Path, None, "write the rows as CSV, to review them in a spreadsheet", "FILE"),
+        option("import_", Path, None, "take the decisions from a CSV that --export wrote", "FILE"),
+        option("reviewer", str, None, "who decides [the login name]", "NAME"),
+        JSON,
+    ],
+    examples="seqdistill review runs/mine\nseqdistill review runs/mine --export rows.csv",
+)
+def _review(console: Console, run: Path, **options: Any) -> dict[str, Any]:
+    result = api.review(run, **options, progress=console)
+    console.facts("review: done", result)
+    return result

@@ -156,12 +156,12 @@ def measure(model: Any, tokens: Sequence[int], stops: Sequence[int], pad: int) -
         except (RuntimeError, AttributeError, IndexError, TypeError, ValueError):  # a cache that cannot do it says so
             return None
         checked = [row for row in at if row in alone]
-        same = all(_alike(alone[row], found[row], TOLERANCE, model.dtype) for row in checked)
+        same = all(_are_alike(alone[row], found[row], TOLERANCE, model.dtype) for row in checked)
         return [found[row] for row in checked] if same else None
 
     fillings = [as_alone(everyone), as_alone(everyone, fill=rest[-1])] if known else [None]
     padding = None not in fillings and all(
-        _alike(one, other, FILLING_TOLERANCE, model.dtype) for one, other in zip(*fillings, strict=True)
+        _are_alike(one, other, FILLING_TOLERANCE, model.dtype) for one, other in zip(*fillings, strict=True)
     )
     several = padding or as_alone([1, 2]) is not None
     leaving = several and droppable and as_alone(everyone if padding else [1, 2], leaving=True) is not None
@@ -193,7 +193,7 @@ class Forced:
         self._left = [self._left[row] for row in rows]
 
 
-def _alike(one: list[Any], other: list[Any], tolerance: Mapping[int, float], dtype: Any) -> bool:
+def _are_alike(one: list[Any], other: list[Any], tolerance: Mapping[int, float], dtype: Any) -> bool:
     """Whether the logits of two texts, place by place, are the same but for rounding."""
     import torch
 

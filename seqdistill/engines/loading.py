@@ -19,6 +19,7 @@ from seqdistill.engines.models import locate
 from seqdistill.errors import SeqdistillError, UsageError
 from seqdistill.files import folder_beside
 from seqdistill.recipe.tables import JudgeConfig, ModelConfig, StudentConfig, TeacherConfig
+from seqdistill.records import json_if_whole
 
 HUB_SECONDS = 5.0  # to connect to the hub, or to wait for its reply; HF_HUB_ETAG_TIMEOUT sets it
 NAMED_KEYS = 3  # of the tensors that a checkpoint lacks
@@ -244,11 +245,7 @@ def folder_here(model: ModelConfig) -> Path | None:
 def neutralised_settings(model: ModelConfig) -> list[str]:
     """What `engines.generation_config` neutralises of a model's generation_config.json; empty for an endpoint's."""
     folder = None if model.engine == "openai" or not model.model else folder_here(model)
-    try:
-        config = json.loads(((folder or Path()) / "generation_config.json").read_text(encoding="utf-8")) if folder else {}
-    except (OSError, ValueError):
-        return []
-    return active_settings(config) if isinstance(config, dict) else []
+    return active_settings(json_if_whole(folder / "generation_config.json") or {}) if folder else []
 
 
 def cache_folder() -> Path:

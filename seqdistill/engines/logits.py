@@ -19,7 +19,7 @@ class Step(Protocol):
         """The scores (B, V) of the next token, after the tokens (B, T) so far."""
 
     def keep(self, tokens: Any, rows: list[int], /) -> None:
-        """Goes on with these rows alone; the tokens (B, T) are those of all rows."""
+        """Continues with these rows alone; the tokens (B, T) are those of all rows."""
 
 
 class FirstToken:

@@ -8,7 +8,7 @@ import asyncio
 import json
 import time
 from array import array
-from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -91,15 +91,7 @@ class TransformersEngine:
     ) -> AsyncGenerator[Completion, None]:
         """Yields one completion for each request, batch by batch, longest prompts first; texts to be scored come last."""
         scored = [request for request in requests if request.score]
-        encoded: list[Encoded] = []
-        failed: list[Completion] = []
-        for request in (request for request in requests if not request.score):
-            check_supported("transformers", request)
-            tokens = prompt_tokens(self._tokenizer, request, self._template, self._longest, self._markup.lead)
-            if isinstance(tokens, Completion):
-                failed.append(tokens)
-            else:
-                encoded.append((request, array("i", tokens)))
+        encoded, failed = self._encoded(request for request in requests if not request.score)
         check_not_all_refused(self._what, [*failed, *encoded])
         for completion in failed:
             yield completion
@@ -126,20 +118,28 @@ class TransformersEngine:
 
         `done` receives each completion, its failure included. A batch ends early once all its ids are `unwanted`.
         """
-        encoded: list[Encoded] = []
-        for request in requests:
-            check_supported("transformers", request)
-            tokens = prompt_tokens(self._tokenizer, request, self._template, self._longest, self._markup.lead)
-            if isinstance(tokens, Completion):
-                done(tokens)
-            else:
-                encoded.append((request, array("i", tokens)))
+        encoded, failed = self._encoded(requests)
+        for completion in failed:
+            done(completion)
         able = self.batching if len(encoded) > 1 else ALONE
         for batch in _batches(encoded, self._batch_size, self._batch_tokens, able):
             names = [request.id for request, _ in batch]
             if not unwanted(names):
                 for completion in self._generate(batch, heard, lambda names=names: unwanted(names)):  # type: ignore[misc]
                     done(completion)
+
+    def _encoded(self, requests: Iterable[Request]) -> tuple[list[Encoded], list[Completion]]:
+        """The requests with their prompts' tokens, and the failures of those that the model cannot be sent."""
+        encoded: list[Encoded] = []
+        failed: list[Completion] = []
+        for request in requests:
+            check_supported("transformers", request)
+            tokens = prompt_tokens(self._tokenizer, request, self._template, self._longest, self._markup.lead)
+            if isinstance(tokens, Completion):
+                failed.append(tokens)
+            else:
+                encoded.append((request, array("i", tokens)))
+        return encoded, failed
 
     def text_of(self, tokens: Sequence[int], request: Request) -> str:
         """The answer in the tokens that were written so far, as far as it is certain, without what ends it."""

@@ -124,7 +124,7 @@ class VLLMEngine:
         self._llm.reset_prefix_cache()
         config = self._engine.vllm_config
         completions = []
-        for part in _alike(batch):
+        for part in _groups_of(batch):
             request, form = part[0][0], _form(part[0][0])
             search = BeamSearchParams(beam_width=request.beams, max_tokens=request.max_tokens, structured_outputs=form)
             prompts = [{"prompt_token_ids": tokens} for _, tokens in part]
@@ -249,7 +249,7 @@ class VLLMEngine:
         )
 
 
-def _alike(batch: list[tuple[Request, list[int]]]) -> list[list[tuple[Request, list[int]]]]:
+def _groups_of(batch: list[tuple[Request, list[int]]]) -> list[list[tuple[Request, list[int]]]]:
     """The requests of a batch in groups of one token limit and one form, as one beam search takes them."""
     groups: dict[tuple[int, str], list[tuple[Request, list[int]]]] = {}
     for request, tokens in batch:

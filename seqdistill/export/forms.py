@@ -3,7 +3,6 @@
 A .gguf answers the run's own test prompts through llama.cpp; the statistics are eval's. Writes into a folder of its own.
 """
 
-import json
 import os
 import shlex
 import shutil
@@ -29,7 +28,17 @@ from seqdistill.journal.storage import Journal
 from seqdistill.progress import Progress
 from seqdistill.recipe.reading import nearest
 from seqdistill.recipe.tables import ModelConfig, Recipe
-from seqdistill.records import Message, Prompt, content_files, file_sha256, request_seed, write_json, write_jsonl
+from seqdistill.records import (
+    Message,
+    Prompt,
+    content_files,
+    file_sha256,
+    json_if_whole,
+    read_json,
+    request_seed,
+    write_json,
+    write_jsonl,
+)
 from seqdistill.runs import Run
 from seqdistill.stages.evaluate.compare import compare_form, prompts_of
 from seqdistill.stages.evaluate.contestants import is_evaluated
@@ -68,7 +77,7 @@ def proofs(run: Run) -> Iterator[dict[str, Any]]:
     """What the exported forms of today's student have shown, each with `form`, `bytes` and `scores` by prompt id."""
     model = run.file("train", "model")
     for folder in sorted((run.path / "export").glob("gguf-*")):
-        source, proof = _read(folder / "source.json"), _read(folder / "proof.json")
+        source, proof = json_if_whole(folder / "source.json"), json_if_whole(folder / "proof.json")
         if source and proof and source["model"] == file_sha256(model):
             yield {"form": source["form"], **proof}
 
@@ -106,7 +115,7 @@ def _folder(run: Run, recipe: Recipe, form: str, folder: Path, model: Path, made
     adapter = run.file("train", "adapter")
     files = {name: path for name, path in files.items() if name not in OF_THE_MODEL and ".safetensors" not in path.suffixes}
     files |= _files(adapter)
-    config = json.loads(files["adapter_config.json"].read_text(encoding="utf-8"))
+    config = read_json(files["adapter_config.json"])
     named = _base_of_adapters(run)
     write_json(made / "adapter_config.json", {**config, "base_model_name_or_path": named})
     write_model_card(run, _scores(run, recipe), form=ADAPTER, folder=made)
@@ -169,11 +178,8 @@ def _check_own(folder: Path, form: str) -> None:
 
 def _is_source(note: Path, form: str) -> bool:
     """Whether a file is the note that an export in a form leaves of what it was made from."""
-    try:
-        source = _read(note)
-    except ValueError:
-        return False
-    return isinstance(source, dict) and source.keys() == {"model", "form", "tools"} and source["form"] == form
+    source = json_if_whole(note)
+    return source is not None and source.keys() == {"model", "form", "tools"} and source["form"] == form
 
 
 def _file(form: str) -> str:
@@ -184,7 +190,7 @@ def _quantised(run: Run, recipe: Recipe, form: str, folder: Path, model: Path, s
     file = folder / _file(form)
     note = folder / "source.json"
     source = {"model": file_sha256(model), "form": form, "tools": list(gguf.TOOLS)}
-    if not file.exists() or _read(note) != source:
+    if not file.exists() or json_if_whole(note) != source:
         folder.mkdir(parents=True, exist_ok=True)
         write_json(note, {**source, "model": None})  # from here on the folder is this export's, if it is killed, too
         (folder / "proof.json").unlink(missing_ok=True)
@@ -241,9 +247,8 @@ def _base_of_adapters(run: Run) -> str:
 def _uncut(model: Path) -> Path:
     """The folder with the whole vocabulary that a model's was cut from, in its run or in an earlier one; else the model's."""
     while (model / NOTE).exists():
-        facts = _read(model / "shrink.json")
-        if facts is None:  # a trained one
-            facts = {"source": _base(Run(model.parents[1]))}
+        cut = model / "shrink.json"  # a trained one has none
+        facts = read_json(cut) if cut.exists() else {"source": _base(Run(model.parents[1]))}
         model = Path(files_of(ModelConfig(model=facts["source"]), "the model whose vocabulary was cut"))
     return model
 
@@ -252,7 +257,7 @@ def _scores(run: Run, recipe: Recipe) -> dict[str, Any] | None:
     """What eval found of the student as it is now; None where it has not answered with it."""
     if not is_evaluated(run, recipe):
         return None
-    return dict(json.loads(run.file("eval", "scores.json").read_text(encoding="utf-8")))
+    return read_json(run.file("eval", "scores.json"))
 
 
 def _answers(
@@ -335,17 +340,13 @@ def _listed(value: Any) -> list[int]:
 
 def _system(model: Path) -> str | None:
     """The system message that the student was trained with, where it is the same in every prompt."""
-    texts = json.loads((model / PROMPT_TEMPLATE).read_text(encoding="utf-8"))
+    texts = read_json(model / PROMPT_TEMPLATE)
     system = texts.get("system")
     return str(system) if system and "{{" not in system and "{%" not in system else None
 
 
 def _row(name: str, completion: Completion) -> dict[str, Any]:
     return {"id": name, "completion": completion.content, "finish_reason": completion.finish_reason, "error": completion.error}
-
-
-def _read(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 
 
 def _bytes(folder: Path) -> int:

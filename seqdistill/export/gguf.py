@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from seqdistill.engines.loading import cache_folder
 from seqdistill.errors import SeqdistillError, UsageError
 from seqdistill.files import atomic_folder, atomic_path, folder_beside
@@ -94,7 +96,6 @@ def _quantise(source: Path, target: Path, kind: str) -> None:
     Everything else stays as it is: what the converter leaves in float32 (norms, routers) is not to be quantised.
     """
     import gguf
-    import numpy as np
 
     reader = gguf.GGUFReader(source)
     architecture = reader.fields["general.architecture"].contents()

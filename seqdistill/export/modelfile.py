@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
 
-from seqdistill.files import atomic_write
+from seqdistill.files import write_text
 from seqdistill.records import Message
 
 Rendered = Callable[[list[Message]], str]  # a conversation with the beginning of its next answer; raises ValueError
@@ -83,8 +83,7 @@ def write_modelfile(
         lines += [f"{command} {quoted}"] if quoted is not None else []
     lines += ["PARAMETER temperature 0", "PARAMETER repeat_penalty 1"]
     lines += [f"PARAMETER num_predict {max_tokens}", f"PARAMETER num_ctx {context}"]
-    with atomic_write(path) as handle:
-        handle.write("\n".join(lines) + "\n")
+    write_text(path, "\n".join(lines) + "\n")
     return template if written is not None else None
 
 

@@ -8,15 +8,10 @@ trainings on other rows of the same number say how much a repetition moves. Pure
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from seqdistill.stages.evaluate.statistics.intervals import CONFIDENCE, Interval, resample
+import numpy as np
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    Array = NDArray[np.float64]
+from seqdistill.stages.evaluate.statistics.intervals import CONFIDENCE, Array, Interval, resample
 
 SLOWEST, FASTEST = 0.05, 2.0  # of c; published learning curves of tasks lie between
 POWERS = 120  # values of c that are tried
@@ -27,9 +22,9 @@ LEAST_VARIANCE = 1e-6  # of a point, in squared points: an equal score on all pr
 class Measured:
     """Errors at several sizes of the training data: how far the student is from the teacher, in points, on each test prompt."""
 
-    rows: "Array"  # (K,) training rows, rising
-    errors: "Array"  # (n, K)
-    repeats: "Array | None" = None  # (n, M) of further trainings on as many other rows as the smallest size
+    rows: Array  # (K,) training rows, rising
+    errors: Array  # (n, K)
+    repeats: Array | None = None  # (n, M) of further trainings on as many other rows as the smallest size
     groups: Sequence[str] | None = None  # of the prompts
 
     def smaller(self) -> "Measured":
@@ -44,8 +39,8 @@ class Curve:
     a: float
     b: float
     c: float
-    replicates: "Array"  # (R, 3) a, b, c
-    noise: "Array"  # (R,) standard deviation of a training, in points, as unsure as it is; 0 where none was repeated
+    replicates: Array  # (R, 3) a, b, c
+    noise: Array  # (R,) standard deviation of a training, in points, as unsure as it is; 0 where none was repeated
     deviation: float | None = None  # the same as it was seen
 
     def at(self, rows: float) -> Interval:
@@ -54,8 +49,6 @@ class Curve:
 
     def of_one_training(self, rows: float, seed: int) -> Interval:
         """What one training on this many rows is expected to be measured at, on these prompts or others like them."""
-        import numpy as np
-
         chance = self.noise * np.random.default_rng(seed).standard_normal(len(self.noise))
         return _interval(self.a + self.b * rows**-self.c, self._replicated(rows) + chance)
 
@@ -65,8 +58,6 @@ class Curve:
 
     def rows_for(self, error: float, chance: float, most: float) -> float | None:
         """The fewest rows after which the expected error is at most `error` with this chance; None: not within `most` rows."""
-        import numpy as np
-
         found = float(np.quantile(self._rows_to(error), chance, method="inverted_cdf"))
         return found if found <= most else None
 
@@ -77,15 +68,13 @@ class Curve:
             for k, (name, value) in enumerate((("a", self.a), ("b", self.b), ("c", self.c)))
         }
 
-    def _replicated(self, rows: float) -> "Array":
+    def _replicated(self, rows: float) -> Array:
         a, b, c = self.replicates.T
         found: Array = a + b * rows**-c
         return found
 
-    def _rows_to(self, error: float) -> "Array":
+    def _rows_to(self, error: float) -> Array:
         """(R,) the rows that each replicate needs; infinite where its asymptote lies above."""
-        import numpy as np
-
         a, b, c = self.replicates.T
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             rows = np.where(b > 0, (b / np.maximum(error - a, 0)) ** (1 / c), 0.0)
@@ -94,8 +83,6 @@ class Curve:
 
 def fit(measured: Measured, least: float, resamples: int, seed: int) -> Curve:
     """The curve through the means of the points, each weighted by how sure it is; a is at least `least`, b at least 0."""
-    import numpy as np
-
     count = measured.errors.shape[1]
     columns = measured.errors
     if measured.repeats is not None:
@@ -117,13 +104,11 @@ def fit(measured: Measured, least: float, resamples: int, seed: int) -> Curve:
     return Curve(float(a), float(b), float(c), best_curves(measured.rows, replicates, weights, least), noise, deviation)
 
 
-def _noise(means: "Array", replicates: "Array", rng: "np.random.Generator") -> tuple[float, "Array"]:
+def _noise(means: Array, replicates: Array, rng: np.random.Generator) -> tuple[float, Array]:
     """How much a training moves by itself, in points, from trainings on as many rows each: as seen, and (R,) draws of it.
 
     Their variance, which few trainings leave unsure, less what the test prompts alone make of it.
     """
-    import numpy as np
-
     freedom = len(means) - 1
     of_prompts = float((replicates - replicates.mean(axis=1, keepdims=True)).var(axis=0).sum() / freedom)
     seen = float(np.var(means, ddof=1))
@@ -131,13 +116,11 @@ def _noise(means: "Array", replicates: "Array", rng: "np.random.Generator") -> t
     return max(seen - of_prompts, 0.0) ** 0.5, np.sqrt(np.maximum(drawn - of_prompts, 0.0))
 
 
-def best_curves(rows: "Array", errors: "Array", weights: "Array", least: float) -> "Array":
+def best_curves(rows: Array, errors: Array, weights: Array, least: float) -> Array:
     """(R, 3) a, b, c of the least weighted squares for each row of errors (R, K), with b >= 0 and a >= `least`.
 
     For a given c the curve is linear in a and b, so each of `POWERS` values of c is solved exactly, and the best one is taken.
     """
-    import numpy as np
-
     powers = np.geomspace(SLOWEST, FASTEST, POWERS)
     x = rows[None, :] ** -powers[:, None]  # (C, K)
     mean, centre = errors @ weights / weights.sum(), x @ weights / weights.sum()  # (R,), (C,)
@@ -152,8 +135,6 @@ def best_curves(rows: "Array", errors: "Array", weights: "Array", least: float) 
     return np.stack([a[at, best], b[at, best], powers[best]], axis=1)
 
 
-def _interval(value: float, replicates: "Array") -> Interval:
-    import numpy as np
-
+def _interval(value: float, replicates: Array) -> Interval:
     low, high = np.quantile(replicates, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
     return Interval(value, float(low), float(high))

@@ -7,9 +7,10 @@ inferior and yet confirmed with a probability of at most ALPHA, however many can
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
-from seqdistill.stages.evaluate.statistics.intervals import Interval, resample
+import numpy as np
+
+from seqdistill.stages.evaluate.statistics.intervals import Array, Interval, resample
 from seqdistill.stages.evaluate.statistics.paired import (
     ALPHA,
     BETTER,
@@ -21,12 +22,6 @@ from seqdistill.stages.evaluate.statistics.paired import (
     outcome,
 )
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    Array = NDArray[np.float64]
-
 PASSES = (NON_INFERIOR, EQUIVALENT, BETTER)
 
 
@@ -34,7 +29,7 @@ PASSES = (NON_INFERIOR, EQUIVALENT, BETTER)
 class Trial:
     """How candidates are tested against the teacher: by which scores, and at which margin in points."""
 
-    comparator: "Array"  # (n,) the teacher's score on each prompt, 0 to 100
+    comparator: Array  # (n,) the teacher's score on each prompt, 0 to 100
     ids: Sequence[str]  # (n,) of the prompts
     groups: Sequence[str] | None  # (n,) prompts of one group are not independent
     shares: bool  # whether an answer is right or not; else scores are degrees
@@ -80,10 +75,8 @@ class Choice:
         return self.confirming is not None and self.confirming.passes
 
 
-def verdict(scores: "Array", trial: Trial) -> Verdict:
+def verdict(scores: Array, trial: Trial) -> Verdict:
     """One candidate against the teacher, not adjusted for others."""
-    import numpy as np
-
     n = len(scores)
     if not n:
         return Verdict(0, None, INCONCLUSIVE, None, None)
@@ -94,12 +87,12 @@ def verdict(scores: "Array", trial: Trial) -> Verdict:
     return Verdict(n, found.gap, found.decision, found.p, found.needed)
 
 
-def enough(scores: "Array", trial: Trial) -> int | None:
+def enough(scores: Array, trial: Trial) -> int | None:
     """The prompts in all with which a candidate would likely pass, being as it is; None: no number would do."""
     return needed(scores - trial.comparator, trial.margin, trial.groups, shares=trial.shares)
 
 
-def verdicts(ladder: Sequence["Array"], trial: Trial) -> list[Verdict]:
+def verdicts(ladder: Sequence[Array], trial: Trial) -> list[Verdict]:
     """One verdict for each candidate. Holm over them all: what it does not bear is INCONCLUSIVE."""
     alone = [verdict(scores, trial) for scores in ladder]
     adjusted = holm([one.p for one in alone])
@@ -109,7 +102,7 @@ def verdicts(ladder: Sequence["Array"], trial: Trial) -> list[Verdict]:
     ]
 
 
-def choose(ladder: Sequence["Array"], trial: Trial) -> Choice:
+def choose(ladder: Sequence[Array], trial: Trial) -> Choice:
     """The first of the ladder that passes on one half of the prompts, tested on the other half."""
     first, second = halves(trial.ids, trial.groups)
     choosing = verdicts([scores[first] for scores in ladder], trial.of(first))

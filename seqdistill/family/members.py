@@ -13,7 +13,6 @@ import shutil
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from seqdistill.errors import UsageError
 from seqdistill.progress import Progress
@@ -126,8 +125,3 @@ def link(path: Path, target: Path) -> None:
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     path.symlink_to(wanted)
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """The JSON object in a file that a stage wrote."""
-    return dict(json.loads(path.read_text(encoding="utf-8")))

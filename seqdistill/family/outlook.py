@@ -17,15 +17,18 @@ Keys of scores.json (errors are points from the teacher, less is better; a cell 
 """
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from seqdistill.errors import Incomplete
 from seqdistill.family.fit import Curve, Measured, fit
-from seqdistill.family.members import Member, read_json
+from seqdistill.family.members import Member
 from seqdistill.family.parts import FOLDER, Part
 from seqdistill.family.sweep import read_scores
+from seqdistill.funnel import rows_of
 from seqdistill.recipe.tables import Recipe
+from seqdistill.records import read_json
 from seqdistill.runs import Run
 from seqdistill.stages.evaluate.shown import percent
 from seqdistill.stages.evaluate.statistics.intervals import (
@@ -45,8 +48,6 @@ LIKELY = 0.8  # a chance that is named as one
 
 def outlook(run: Run, recipe: Recipe, parts: Sequence[Part], members: dict[str, Member]) -> dict[str, Any]:
     """The content of curve/scores.json, from what the trainings and evals wrote."""
-    import numpy as np
-
     whole = read_json(members["all"].run.file("eval", "scores.json"))
     primary, comparator = whole["primary"], (whole["judged"] or {}).get("other")
     by_role, groups = read_scores(members["all"].run, primary)
@@ -116,8 +117,6 @@ def _point(part: Part, member: Member, primary: str) -> dict[str, Any]:
 
 def _seen(measured: Measured, place: int, settings: tuple[int, int]) -> Interval | None:
     """The measured mean of one training's errors."""
-    import numpy as np
-
     columns = measured.errors if measured.repeats is None else np.concatenate([measured.errors, measured.repeats], axis=1)
     return resample(columns[:, place : place + 1], *settings, measured.groups).interval(ScoreMean(0, lowest=-100.0))
 
@@ -131,8 +130,8 @@ def _usd_per_row(run: Run) -> float | None:
 
 def _kept_rows(run: Run) -> dict[str, int]:
     """How many rows filter kept, by file: train.jsonl, validation.jsonl."""
-    rows = {Path(one["path"]).name: one["rows"] for one in (run.manifest("filter") or {})["outputs"]}
-    return {name: rows.get(name) or 0 for name in ("train.jsonl", "validation.jsonl")}
+    rows = rows_of(run, "filter")
+    return {name: rows.get(name, 0) for name in ("train.jsonl", "validation.jsonl")}
 
 
 def _held_fixed(recipe: Recipe, whole: dict[str, Any]) -> Iterator[str]:

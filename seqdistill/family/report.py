@@ -8,7 +8,7 @@ from typing import Any
 from seqdistill.family.curve import CurveResult
 from seqdistill.family.picture import Level, Mark, Picture
 from seqdistill.family.sweep import cells_of
-from seqdistill.files import atomic_write
+from seqdistill.files import write_text
 from seqdistill.runs import Run
 from seqdistill.stages.evaluate.report.page import environment_of, hash_of
 from seqdistill.stages.evaluate.shown import percent, times
@@ -151,5 +151,4 @@ def _write(
             version=__version__,
         )
     )
-    with atomic_write(path) as file:
-        file.write(page)
+    write_text(path, page)

@@ -20,36 +20,23 @@ Keys of scores.json:
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
 
 from seqdistill.errors import Incomplete, SeqdistillError, Stopped, UsageError
 from seqdistill.export.forms import check_quantised, export, proofs
 from seqdistill.family.ladder import Choice, Trial, Verdict, choose, verdicts
-from seqdistill.family.members import (
-    Member,
-    adopt_training,
-    check_runs_here,
-    finish,
-    member_name,
-    open_member,
-    read_json,
-    with_student,
-)
+from seqdistill.family.members import Member, adopt_training, check_runs_here, finish, member_name, open_member, with_student
 from seqdistill.progress import Progress
 from seqdistill.recipe.tables import Recipe
-from seqdistill.records import read_jsonl, write_json
+from seqdistill.records import read_json, read_jsonl, write_json
 from seqdistill.runs import Run
 from seqdistill.stages.evaluate import inputs as eval_inputs
 from seqdistill.stages.evaluate.shown import count, percent, point, points
 from seqdistill.stages.evaluate.statistics.intervals import rounded, row_of, shared_groups
 from seqdistill.stages.evaluate.statistics.paired import ALPHA, INCONCLUSIVE
 from seqdistill.stages.train.early import check_settings
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    Array = NDArray[np.float64]
 
 FOLDER = "sweep"
 GAP = "gap to teacher"  # the column that a terminal has no room for
@@ -198,8 +185,6 @@ class Candidate:
 
 def compare(run: Run, members: Sequence[tuple[str, Member]]) -> dict[str, Any]:
     """The content of sweep/scores.json, from what the evals of the members wrote."""
-    import numpy as np
-
     candidates: list[Candidate] = []
     groups: dict[str, str | None] = {}
     comparator_scores: dict[str, float] = {}

@@ -10,10 +10,11 @@ from typing import Any
 
 from seqdistill.errors import SeqdistillError, UsageError
 from seqdistill.family import parts, sweep
-from seqdistill.family.members import Member, read_json
+from seqdistill.family.members import Member
 from seqdistill.family.outlook import outlook
 from seqdistill.progress import Progress
 from seqdistill.recipe.tables import Recipe, TrainConfig
+from seqdistill.records import read_json
 from seqdistill.runs import Run
 from seqdistill.stages.evaluate import verification
 from seqdistill.stages.evaluate.recomputed import difference, is_in_our_words

@@ -74,7 +74,7 @@ class Price:
         return tokens / 1e6 * self._share(batched) + (self.request or 0.0)
 
     def _tiers_within(self, prompt_tokens: int) -> list["Price"]:
-        """The prices that can hold for a prompt of at most so many tokens, the one of the longest last."""
+        """The prices that can hold for a prompt of at most this many tokens, the one of the longest last."""
         return [self, *(tier for tier in self.tiers if tier.above < prompt_tokens)]
 
     def _dearest_prompt(self, *, writes_cache: bool) -> float:

@@ -10,7 +10,7 @@ Checksums and each country's numbering come from libraries that follow them: pyt
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 from stdnum import ean, iban, luhn
@@ -88,11 +88,7 @@ def mask(sample: Sample, regions: Sequence[str] = REGIONS) -> tuple[Sample, dict
         return names[kind, value]
 
     def masked(text: str) -> str:
-        parts, end = [], 0
-        for found in find(text, regions):
-            parts += [text[end : found.start], name(found.kind, found.value)]
-            end = found.end
-        return "".join([*parts, text[end:]]) if parts else text
+        return _replaced(text, regions, name)
 
     prompt = [{**message, "content": masked(message["content"])} for message in sample.prompt]
     reference = None if sample.reference is None else masked(sample.reference)
@@ -107,9 +103,14 @@ def mask(sample: Sample, regions: Sequence[str] = REGIONS) -> tuple[Sample, dict
 
 def hidden(text: str, regions: Sequence[str] = REGIONS) -> str:
     """The text with its personal data named by kind alone, for reports."""
+    return _replaced(text, regions, lambda kind, _: f"[{kind.upper()}]")
+
+
+def _replaced(text: str, regions: Sequence[str], name: Callable[[str, str], str]) -> str:
+    """The text with what `name` makes of kind and value in the place of its personal data."""
     parts, end = [], 0
     for found in find(text, regions):
-        parts += [text[end : found.start], f"[{found.kind.upper()}]"]
+        parts += [text[end : found.start], name(found.kind, found.value)]
         end = found.end
     return "".join([*parts, text[end:]])
 

@@ -5,7 +5,6 @@ Does not know stages.
 
 import contextlib
 import hashlib
-import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -15,7 +14,7 @@ from seqdistill.errors import UsageError
 from seqdistill.files import atomic_write
 from seqdistill.recipe.reading import Layer, check_secrets, check_tables, merge, read_recipe, relative_path, resolve, with_paths
 from seqdistill.recipe.tables import GenerateConfig, Recipe, flag
-from seqdistill.records import file_sha256, is_sealed, json_text, seal
+from seqdistill.records import file_sha256, is_sealed, json_if_whole, json_text, read_json, seal
 
 TEMPLATE = "recipe.template.toml"  # the run's copy of the task template, where the recipe names a file
 KNOWN = ("recipe_folder", "recipe", "template", "template_sha256", "remembered")  # what run.json holds beside its hashes
@@ -166,11 +165,8 @@ def changed_by_hand(run: Path) -> list[Path]:
     kept, notes = run / "recipe.toml", run / "run.json"
     if not notes.exists():
         return []
-    try:
-        memory = json.loads(notes.read_text(encoding="utf-8"))
-    except ValueError:
-        return [notes]
-    if not isinstance(memory, dict) or not is_sealed(notes, memory):
+    memory = json_if_whole(notes)
+    if memory is None or not is_sealed(notes, memory):
         return [notes]
     wanted = {kept: memory.get("recipe_sha256"), run / TEMPLATE: memory.get("template_sha256")}
     return [path for path, sha256 in wanted.items() if sha256 and (not path.exists() or file_sha256(path) != sha256)]
@@ -214,15 +210,11 @@ def _put(wanted: Mapping[Path, str | None], now: Mapping[Path, str | None]) -> N
 
 def _memory(path: Path) -> dict[str, Any]:
     try:
-        loaded = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(loaded, dict):
-            raise TypeError("not a JSON object")
-        memory = {str(key): loaded[key] for key in KNOWN if key in loaded}
+        loaded = read_json(path, hint := "remove the file and pass -c and your flags again")
     except FileNotFoundError:
         return {}
-    except (json.JSONDecodeError, UnicodeDecodeError, TypeError) as error:
-        raise UsageError(f"{path}: damaged: {error}", "remove the file and pass -c and your flags again") from None
+    memory = {key: loaded[key] for key in KNOWN if key in loaded}
     if not isinstance(remembered := memory.get("remembered", {}), dict):
-        raise UsageError(f"{path}: damaged: 'remembered' is not a table", "remove the file and pass -c and your flags again")
+        raise UsageError(f"{path}: damaged: 'remembered' is not a table", hint)
     check_tables(remembered, str(path))
     return memory

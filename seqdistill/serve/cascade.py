@@ -85,6 +85,10 @@ class Begun(NamedTuple):
     keeps: bool
 
 
+A = TypeVar("A", Judged, Begun)
+Attempt = Callable[[Student, IncomingRequest], Awaitable[A]]  # a whole answer of the student, or a stream of it
+
+
 class FromTeacher(NamedTuple):
     """One answer of the teacher, which is stored, though its caller may have gone."""
 
@@ -132,20 +136,31 @@ class Cascade:
 
     async def answer(self, incoming: IncomingRequest) -> Answered:
         """The answer as a whole. Raises TeacherFailed where nobody can answer."""
-        reason, judged = self.route(incoming), None
-        if not reason and self.student is not None:
-            judged = await self._unless_it_fails(self._judged(self.student, incoming))
-            if judged is not None and judged.keeps:
-                return Answered(self._student_head(judged.confidence, ""), judged.reply)
-            reason = "student failed" if judged is None else "not sure"
+        reason, judged = await self._tried(incoming, self._judged)
+        if judged is not None and not reason:
+            return Answered(self._student_head(judged.confidence, ""), judged.reply)
         try:
             return await self._by_teacher(incoming, reason, judged)
         except TeacherFailed:
-            if reason == "share" and self.student_without_teacher and self.student is not None:
-                judged = await self._unless_it_fails(self._judged(self.student, incoming))
-            if judged is not None and self.student_without_teacher:
-                return Answered(self._student_head(judged.confidence, "no teacher"), judged.reply)
-            raise
+            if (judged := await self._kept_instead(incoming, self._judged, reason, judged)) is None:
+                raise
+            return Answered(self._student_head(judged.confidence, "no teacher"), judged.reply)
+
+    async def _tried(self, incoming: IncomingRequest, attempt: Attempt[A]) -> tuple[str, A | None]:
+        """Why the teacher answers, empty where the student's answer is kept; and what the student made of the request."""
+        reason = self.route(incoming)
+        if reason or self.student is None:
+            return reason, None
+        made = await self._unless_it_fails(attempt(self.student, incoming))
+        return "student failed" if made is None else "" if made.keeps else "not sure", made
+
+    async def _kept_instead(self, incoming: IncomingRequest, attempt: Attempt[A], reason: str, made: A | None) -> A | None:
+        """What the student answers where the teacher failed; None where it may not, or cannot."""
+        if not self.student_without_teacher:
+            return None
+        if reason == "share" and self.student is not None:  # it was not tried
+            return await self._unless_it_fails(attempt(self.student, incoming))
+        return made
 
     async def _unless_it_fails(self, attempt: Awaitable[T]) -> T | None:
         """What the student makes of an attempt; None where it fails, and why is noted."""
@@ -227,22 +242,17 @@ class Cascade:
 
         Raises TeacherFailed where nobody can answer; the generator raises it, or StudentFailed, where an answer breaks off.
         """
-        reason, begun = self.route(incoming), None
-        if not reason and self.student is not None:
-            begun = await self._unless_it_fails(self._begun(self.student, incoming))
-            if begun is not None and begun.keeps:
-                return self._student_head(begun.confidence, "", begun.decided_on), begun.held, begun.parts
-            reason = "student failed" if begun is None else "not sure"
+        reason, begun = await self._tried(incoming, self._begun)
+        if begun is not None and not reason:
+            return self._student_head(begun.confidence, "", begun.decided_on), begun.held, begun.parts
         if begun is not None and not self.student_without_teacher:
             await begun.parts.aclose()
         try:
             head, answer = await self._teacher_stream(incoming, reason, None if begun is None else begun.confidence)
         except TeacherFailed:
-            if reason == "share" and self.student_without_teacher and self.student is not None:
-                begun = await self._unless_it_fails(self._begun(self.student, incoming))
-            if begun is not None and self.student_without_teacher:
-                return self._student_head(begun.confidence, "no teacher"), begun.held, begun.parts
-            raise
+            if (begun := await self._kept_instead(incoming, self._begun, reason, begun)) is None:
+                raise
+            return self._student_head(begun.confidence, "no teacher"), begun.held, begun.parts
         if begun is not None and self.student_without_teacher:
             await begun.parts.aclose()
         return head, [], answer

@@ -25,6 +25,7 @@ from seqdistill.journal.storage import Journal, completion_of
 from seqdistill.progress import Progress, Silent
 from seqdistill.recipe.remembered import generated_with
 from seqdistill.recipe.tables import Recipe
+from seqdistill.records import read_json
 from seqdistill.rights import check_training_allowed
 from seqdistill.runs import Run
 from seqdistill.serve.access import LOCAL_HOSTS
@@ -371,7 +372,7 @@ def _check_record(options: ServeOptions) -> None:
 def _promise(run: Run, recipe: Recipe, options: ServeOptions, first_threshold: float | None) -> ServedThreshold:
     path = run.file("eval", "deferral.json")
     try:
-        document = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        document = read_json(path, f"run `seqdistill eval {run.shell}` again") if path.is_file() else {}
         promise = promise_in(document, options.threshold, str(path), run.path)
     except (ValueError, AttributeError, TypeError) as error:
         raise UsageError(f"{path}: damaged: {error}", f"run `seqdistill eval {run.shell}` again") from None

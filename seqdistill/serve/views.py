@@ -4,13 +4,12 @@ Callers send the bare text, or what they sent the teacher before, or what the st
 the view that is missing is made from it. A request with a system message of its own is passed on as it is.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from seqdistill.errors import UsageError
-from seqdistill.records import Message
+from seqdistill.records import Message, read_json
 from seqdistill.tasks.other_view import backwards
 from seqdistill.tasks.templates import PLAIN, PROMPT_TEMPLATE, VIEWS, Template, load_template, render
 
@@ -50,11 +49,8 @@ def views_of(template: str | None, model: Path) -> Views:
     """
     loaded, file = load_template(template), model / PROMPT_TEMPLATE
     if file.is_file():
-        try:
-            student = json.loads(file.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise UsageError(f"{file}: damaged: {error}", "train again, or copy the model again") from None
-        if not isinstance(student, dict) or "user" not in student:
-            raise UsageError(f"{file}: not a student's template", "train again, or copy the model again")
+        student = read_json(file, hint := "train again, or copy the model again")
+        if "user" not in student:
+            raise UsageError(f"{file}: not a student's template", hint)
         loaded = replace(loaded, student=student, teacher=loaded.teacher if template else student)
     return Views(loaded)

@@ -44,14 +44,14 @@ def check_prompt(messages: list[Message], place: str) -> None:
         raise UsageError(f"{place}: the prompt is only {said!r}: the row does not hold it", "join it in from where it is kept")
 
 
-def check_options(row: Mapping[str, Any], asked: str | None, place: str) -> None:
+def check_options(row: Mapping[str, Any], prompt: str | None, place: str) -> None:
     """Raises UsageError for a question whose options or table are beside it: one of them as the answer says nothing alone."""
     key, texts = options_beside(row)
-    if asked is not None and not all(text in asked for text in texts):
+    if prompt is not None and not all(text in prompt for text in texts):
         raise UsageError(
             f"{place}: the options in {key!r} are not in the prompt: {texts!r}"[:200], "write them into the prompt"
         )
-    if asked is not None and isinstance(table := row.get("table"), (dict, list)) and table:
+    if prompt is not None and isinstance(table := row.get("table"), (dict, list)) and table:
         raise UsageError(f"{place}: the 'table' is not in the prompt: {table!r}"[:200], "write it into the prompt")
 
 

@@ -73,13 +73,13 @@ def _bracketed_turns(text: str) -> list[Message]:
         return []
     turns: list[Message] = []
     for part in re.split(r"(?:</s>)?\s*(?:<s>)?\s*\[INST\]", text)[1:]:
-        asked, closed, answer = part.partition("[/INST]")
+        prompt, closed, answer = part.partition("[/INST]")
         if not closed:
             return []
-        if not turns and (system := re.match(r"\s*<<SYS>>(.*?)<</SYS>>", asked, re.DOTALL)):
+        if not turns and (system := re.match(r"\s*<<SYS>>(.*?)<</SYS>>", prompt, re.DOTALL)):
             turns.append({"role": "system", "content": system[1].strip()})
-            asked = asked[system.end() :]
-        turns.append({"role": "user", "content": asked.strip()})
+            prompt = prompt[system.end() :]
+        turns.append({"role": "user", "content": prompt.strip()})
         turns.append({"role": "assistant", "content": _TURN_END.sub("", answer).strip()})
     return turns
 
@@ -88,8 +88,8 @@ def _instructed_turns(text: str) -> list[Message]:
     """The turns of a row of Alpaca that is one text: its instruction and input, and the response."""
     if (match := _INSTRUCTED.fullmatch(text)) is None:
         return []
-    asked = "\n\n".join(part.strip() for part in (match["a"], match["b"]) if part and part.strip())
-    return [{"role": "user", "content": asked}, {"role": "assistant", "content": _TURN_END.sub("", match["c"]).strip()}]
+    prompt = "\n\n".join(part.strip() for part in (match["a"], match["b"]) if part and part.strip())
+    return [{"role": "user", "content": prompt}, {"role": "assistant", "content": _TURN_END.sub("", match["c"]).strip()}]
 
 
 _INSTRUCTED = re.compile(

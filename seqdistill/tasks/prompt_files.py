@@ -340,8 +340,8 @@ def _prompt_of(
         if not value.strip():
             raise UsageError(f"{place}: the prompt is empty", "write it or remove the row")
         earlier = history_turns(row, place, used)
-        asked = prompted_turns(value) or [{"role": "user", "content": value}]
-        messages = with_system(joined(earlier, asked), system, place)
+        turns = prompted_turns(value) or [{"role": "user", "content": value}]
+        messages = with_system(joined(earlier, turns), system, place)
         return (messages if len(messages) > 1 else messages[0]["content"]), reference
     if not isinstance(held, list):
         column, answers = likely_columns(row)

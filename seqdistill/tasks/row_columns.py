@@ -50,8 +50,8 @@ def system_of(row: Mapping[str, Any], used: Set[str] = frozenset()) -> Any:
     found = next((row[key] for key in SYSTEMS if row.get(key) and key not in used), None)
     if found is None and isinstance(config := row.get("config"), Mapping):  # of a call of Google's package for Python
         found = config.get("system_instruction") or config.get("systemInstruction")
-    asked = structured(row.get("chat_template_kwargs"))  # SmolTalk 2's
-    return found or (asked.get("custom_instructions") if isinstance(asked, Mapping) else None)
+    settings = structured(row.get("chat_template_kwargs"))  # SmolTalk 2's
+    return found or (settings.get("custom_instructions") if isinstance(settings, Mapping) else None)
 
 
 def tools_in(row: Mapping[str, Any]) -> list[Any]:
@@ -110,10 +110,10 @@ def instruction_text(row: Mapping[str, Any]) -> str | None:
 
 def has_input(row: Mapping[str, Any]) -> bool:
     """Whether a row has beside its prompt, in `input`, what the prompt is about and does not hold."""
-    prompt, asked = row.get("prompt"), row.get("input")
-    if not isinstance(prompt, str) or not isinstance(asked, str) or not asked.strip():
+    prompt, text = row.get("prompt"), row.get("input")
+    if not isinstance(prompt, str) or not isinstance(text, str) or not text.strip():
         return False
-    return asked.strip() not in prompt and prompt.strip() not in asked and "{" not in prompt
+    return text.strip() not in prompt and prompt.strip() not in text and "{" not in prompt
 
 
 def _asked_in(row: Mapping[str, Any], instruction: str) -> list[str]:

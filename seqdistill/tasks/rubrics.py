@@ -118,12 +118,12 @@ def load_rubric(name: str) -> Rubric:
         raise UsageError(f"{path}: expected user, optionally system, and scale or choices", f"see {known['score']}")
     if (scale is None) == (choices is None):
         raise UsageError(f"{path}: expected either scale or choices", "scale = [1, 10]")
-    if scale is not None and not (_all(scale, int) and len(scale) == 2 and scale[0] < scale[1]):
+    if scale is not None and not (_is_list_of(scale, int) and len(scale) == 2 and scale[0] < scale[1]):
         raise UsageError(f"{path}: scale = {scale!r}: expected the lowest and the highest score", "scale = [1, 10]")
-    if choices is not None and not (_all(choices, str) and len(set(choices)) == len(choices) > 1):
+    if choices is not None and not (_is_list_of(choices, str) and len(set(choices)) == len(choices) > 1):
         raise UsageError(f"{path}: choices = {choices!r}: expected several words", 'choices = ["first", "second", "tie"]')
     return Rubric(path, file_sha256(path), texts, scale and (scale[0], scale[1]), tuple(choices or ()))
 
 
-def _all(values: Any, kind: type) -> bool:
+def _is_list_of(values: Any, kind: type) -> bool:
     return isinstance(values, list) and all(type(value) is kind for value in values)

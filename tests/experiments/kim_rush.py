@@ -15,19 +15,7 @@ Intervals are 95% bootstrap intervals of the mean over prompts, each prompt's sc
 
 from collections.abc import Mapping, Sequence
 
-from students import (
-    Scores,
-    Way,
-    experiment_of,
-    flags_of,
-    interval,
-    keep,
-    mean,
-    ranged,
-    run,
-    scored,
-    teacher_answers,
-)
+from students import Scores, Way, experiment_of, flags_of, interval, keep, mean, ranged, run, scored, teacher_answers
 
 from seqdistill.metrics.text import chrf
 

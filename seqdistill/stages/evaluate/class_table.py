@@ -4,19 +4,15 @@ Counts come from `metrics.classes`, intervals from `statistics`. Prompts no mode
 """
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
 
 from seqdistill.metrics.classes import confusion, kappa, label, macro_f1, recalls
 from seqdistill.stages.evaluate.answers import Answer
-from seqdistill.stages.evaluate.statistics.intervals import resample
+from seqdistill.stages.evaluate.statistics.intervals import Array, resample
 from seqdistill.stages.evaluate.statistics.paired import share_of
 from seqdistill.stages.evaluate.table import Settings, cell_of, groups_of
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    Array = NDArray[np.float64]
 
 
 def class_table(answers: Sequence[Answer], settings: Settings, choices: Sequence[str], against: str) -> dict[str, Any]:
@@ -24,8 +20,6 @@ def class_table(answers: Sequence[Answer], settings: Settings, choices: Sequence
 
     The truth is the reference or, where `against` is "teacher", the teacher's answer.
     """
-    import numpy as np
-
     scored = [answer for answer in answers if answer.scores is not None]
     by_role = {role: [answer for answer in scored if answer.model == role] for role in settings.roles}
     said = {role: [label(answer.text, choices) for answer in of_role] for role, of_role in by_role.items()}
@@ -36,7 +30,7 @@ def class_table(answers: Sequence[Answer], settings: Settings, choices: Sequence
     def kept_groups(keep: Sequence[bool]) -> list[str] | None:
         return [group for group, kept in zip(groups, keep, strict=True) if kept] if groups else None
 
-    def interval(table: "Array", statistic: Callable[["Array"], "Array"], keep: Sequence[bool]) -> dict[str, Any]:
+    def interval(table: Array, statistic: Callable[[Array], Array], keep: Sequence[bool]) -> dict[str, Any]:
         """The value of a statistic of (n, K, K + 1) counts, with its interval over the prompts that are kept."""
         rows = table[list(keep)]
         if not len(rows):

@@ -8,7 +8,10 @@ import hashlib
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
 
 from seqdistill.confidence import ABOUT
 from seqdistill.engines import Completion
@@ -24,14 +27,7 @@ from seqdistill.stages.evaluate.statistics.guarantee import (
     ranking,
     upper_bound,
 )
-from seqdistill.stages.evaluate.statistics.intervals import FEWEST, group_names, rounded, row_of, share
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    Array = NDArray[np.float64]
-    Flags = NDArray[np.bool_]
+from seqdistill.stages.evaluate.statistics.intervals import FEWEST, Array, Flags, group_names, rounded, row_of, share
 
 POINTS = 20  # of the curve, beside its start
 
@@ -111,10 +107,10 @@ def deferral(
 class _Items:
     """The prompts in an order by hash, one of each group: two of a group are not independent."""
 
-    confidence: "Array"  # (n,)
-    good: "Flags"  # (n,)
-    student: "Array"  # (n,) the primary metric
-    teacher: "Array"  # (n,)
+    confidence: Array  # (n,)
+    good: Flags  # (n,)
+    student: Array  # (n,) the primary metric
+    teacher: Array  # (n,)
 
     @classmethod
     def of(
@@ -127,8 +123,6 @@ class _Items:
         seed: int,
     ) -> "_Items | str":
         """What is missing, in words, where there is nothing to work on."""
-        import numpy as np
-
         if comparator is None and promise.good_enough is None:
             return "there is no answer to compare the student's with: [eval] good_enough names the score that is good enough"
         if not answers["teacher"]:
@@ -181,8 +175,6 @@ class _Items:
         """Quality against the share sent to the teacher: the least confident first, at random, and by an oracle that knows
         where the teacher gains most. `good` is the share of good answers among those that the student keeps.
         """
-        import numpy as np
-
         n = len(self.good)
         by_confidence = np.argsort(self.confidence, kind="stable")
         by_gain = np.argsort(self.student - self.teacher, kind="stable")
@@ -201,7 +193,7 @@ class _Items:
             )
         return points
 
-    def _quality(self, order: "NDArray[np.int64]", sent: int) -> float:
+    def _quality(self, order: NDArray[np.int64], sent: int) -> float:
         return float((self.teacher[order[:sent]].sum() + self.student[order[sent:]].sum()) / len(order))
 
 

@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from seqdistill.engines import Completion, Request
 from seqdistill.engines.chat_prompt import prompt_tokens
 from seqdistill.engines.loading import default_device, load, longest_input
@@ -84,8 +86,6 @@ def partial_file(path: Path) -> Path:
 
 def forced_document(rows: Sequence[Mapping[str, Any]], reason: str | None, resamples: int, seed: int) -> dict[str, Any]:
     """The part "teacher_forced" of scores.json: top1 in percent of the tokens, kl in nats a token; intervals over prompts."""
-    import numpy as np
-
     read = [row for row in rows if row["tokens"]]
     document = {"about": ABOUT, "prompts": len(read), "tokens": sum(row["tokens"] for row in read), "reason": reason}
     if not read:

@@ -9,6 +9,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+import numpy as np
+
 from seqdistill.engines import Completion, Request
 from seqdistill.journal.asking import Asker, failures, missing_requests
 from seqdistill.journal.budget import Source
@@ -118,14 +120,6 @@ def latencies(
     return Latencies(tried[0] or seen, max(within, key=lambda one: one.requests_per_second or 0.0, default=None))
 
 
-def percentile(values: Sequence[float], percent: float) -> float:
-    """The percentile by linear interpolation between the order statistics, as numpy's default is."""
-    ordered = sorted(values)
-    place = percent / 100 * (len(ordered) - 1)
-    low = int(place)
-    return ordered[low] + (place - low) * (ordered[min(low + 1, len(ordered) - 1)] - ordered[low])
-
-
 # --- sending ----------------------------------------------------------------------------------------------------------
 
 
@@ -202,14 +196,16 @@ def _latency(
     requests_per_second: float | None,
 ) -> Latency:
     known = [one for one in first if one is not None]
+    p50, p95 = np.percentile(seconds, (50, 95)).tolist()
+    first_p50, first_p95 = np.percentile(known, (50, 95)).tolist() if len(known) == len(first) else (None, None)
     return Latency(
         basis,
         len(seconds),
         level,
-        percentile(seconds, 50),
-        percentile(seconds, 95),
-        percentile(known, 50) if len(known) == len(first) else None,
-        percentile(known, 95) if len(known) == len(first) else None,
+        p50,
+        p95,
+        first_p50,
+        first_p95,
         sum(rates) / len(rates),
         requests_per_second,
     )

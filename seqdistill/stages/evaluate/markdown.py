@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from seqdistill.files import atomic_write
+from seqdistill.files import write_text
 from seqdistill.records import visible
 from seqdistill.stages.evaluate.compare import Comparison
 from seqdistill.stages.evaluate.recommendation import recommend
@@ -16,8 +16,7 @@ from seqdistill.stages.evaluate.shown import run_name
 
 def write_markdown(path: Path, result: EvalResult, name: str) -> None:
     """Writes the file."""
-    with atomic_write(path) as file:
-        file.write(markdown(result, name))
+    write_text(path, markdown(result, name))
 
 
 def markdown(result: EvalResult, name: str) -> str:
@@ -27,16 +26,11 @@ def markdown(result: EvalResult, name: str) -> str:
 
 def write_comparison(path: Path, found: Comparison) -> None:
     """Writes the file."""
-    with atomic_write(path) as file:
-        file.write(comparison_markdown(found))
-
-
-def comparison_markdown(found: Comparison) -> str:
-    """The decision between two students, their table, that of slices, and the ids of the prompts that moved."""
-    return "\n".join(_comparison_lines(found)) + "\n"
+    write_text(path, "\n".join(_comparison_lines(found)) + "\n")
 
 
 def _comparison_lines(found: Comparison) -> Iterator[str]:
+    """The decision between two students, their table, that of slices, and the ids of the prompts that moved."""
     headline, *rest = found.verdict
     yield f"### {_text(headline)}\n"
     yield from _table(found.columns, found.rows)

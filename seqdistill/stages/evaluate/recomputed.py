@@ -4,7 +4,6 @@ Taken as written: the scores of a user's own metric, which is code; the human la
 price), of the machine and of the run's cost before eval.
 """
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -15,7 +14,7 @@ from seqdistill.errors import SeqdistillError
 from seqdistill.journal.prices import FREE, written_price
 from seqdistill.journal.storage import Journal, completion_of
 from seqdistill.recipe.tables import EvalConfig, ModelConfig
-from seqdistill.records import fingerprint, read_jsonl, request_seed
+from seqdistill.records import fingerprint, read_json, read_jsonl, request_seed
 from seqdistill.runs import Run
 from seqdistill.stages.evaluate.answers import Answer, Scoring
 from seqdistill.stages.evaluate.baselines import training_file
@@ -56,7 +55,7 @@ class Written:
     @classmethod
     def of(cls, run: Run) -> "Written":
         """Reads the files of a finished eval."""
-        written = json.loads(run.file("eval", "scores.json").read_text(encoding="utf-8"))
+        written = read_json(run.file("eval", "scores.json"))
 
         def rows(name: str) -> list[dict[str, Any]] | None:
             path = run.file("eval", name)
@@ -92,7 +91,7 @@ def differing(run: Run) -> Problems:
         yield journal_path, "missing"
         return
     deferral = written.file("deferral.json")
-    held = json.loads(deferral.read_text(encoding="utf-8")) if _wrote(run, deferral) else None
+    held = read_json(deferral) if _wrote(run, deferral) else None
     if held is not None and held != written.scores.get("deferral", held):
         yield deferral, "is not what scores.json says of it"
     try:

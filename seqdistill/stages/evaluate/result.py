@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from seqdistill.errors import UsageError
 from seqdistill.runs import Run
 from seqdistill.stages.evaluate.recommendation import Recommendation, recommend
 from seqdistill.stages.evaluate.shown import count, counterpart, percent, point, span, speed, times, usd
@@ -216,8 +215,4 @@ def read_result(run: Run) -> EvalResult | None:
     paths = paths_of(run)
     if run.manifest("eval") is None or not paths["scores"].is_file():
         return None
-    try:
-        scores = scores_in(paths["scores"])
-    except ValueError as error:
-        raise UsageError(f"{paths['scores']}: damaged: {error}", f"run `seqdistill eval {run.shell}` again") from None
-    return EvalResult(scores, paths, 0.0, up_to_date=True)
+    return EvalResult(scores_in(run), paths, 0.0, up_to_date=True)

@@ -40,15 +40,10 @@ def evaluate(run: Run, recipe: Recipe, progress: Progress) -> EvalResult:
     """
     inputs = Inputs.of(run, recipe)
     recipe, record = inputs.recipe, inputs.record
-    names = (
-        *OUTPUTS,
-        *(("safety.jsonl",) if inputs.safety else ()),
-        *(("forced.jsonl",) if recipe.eval.teacher_forced else ()),
-        *(("judgements.jsonl",) if recipe.eval.pairwise else ()),
-    )
-    paths = paths_of(run, names)
+    optional = {"safety": inputs.safety, "forced": recipe.eval.teacher_forced, "judgements": recipe.eval.pairwise}
+    paths = paths_of(run, (*OUTPUTS, *(f"{name}.jsonl" for name, wanted in optional.items() if wanted)))
     if record.up_to_date():
-        scores = scores_in(paths["scores"])
+        scores = scores_in(run)
         with suppress(OSError):  # a run that cannot be written
             write_model_card(run, scores)  # the teacher's terms may be known since
         return EvalResult(scores, paths, 0.0, up_to_date=True)
@@ -70,33 +65,22 @@ def evaluate(run: Run, recipe: Recipe, progress: Progress) -> EvalResult:
         judge, judgements = judge_pairs(run, recipe, answers, labels, progress) if recipe.eval.pairwise else (None, [])
         safety = safety_rows(inputs.safety, completions)
         scores = scores_of(run, recipe, contestants, inputs.scoring, primary, answers, latencies, safety, judge, forced)
+        rows = {"safety": safety, "forced": forced[0] if forced else [], "judgements": judgements}
+        beside = {f"{name}.jsonl": lines for name, lines in rows.items() if name in paths}
         with record.new_files() as new:
             predictions = new / "predictions.jsonl"
             write_jsonl(predictions, (answer.row() for answer in answers))
-            if forced:
-                write_jsonl(new / "forced.jsonl", forced[0])
-            if inputs.safety:
-                write_jsonl(new / "safety.jsonl", safety)
-            if recipe.eval.pairwise:
-                write_jsonl(new / "judgements.jsonl", judgements)
+            for name, lines in beside.items():
+                write_jsonl(new / name, lines)
             write_json(new / "scores.json", scores)
             write_json(new / "deferral.json", scores["deferral"])
             write_report(new / "report.html", run, scores, (answer.row() for answer in answers), predictions)
         if forced:
             partial_file(paths["forced"]).unlink(missing_ok=True)
         write_model_card(run, scores)
-        failures, for_good = _failures(completions)
-        if for_good:
-            progress.note(
-                f"eval: {for_good.total()} requests cannot be answered ({_counted(for_good)}); their prompts are left out of "
-                "every score"
-            )
+        failures, for_good = _failures(completions, progress)
         record.finish(
-            dict.fromkeys(names)
-            | {"predictions.jsonl": len(answers)}
-            | ({"safety.jsonl": len(safety)} if safety else {})
-            | ({"forced.jsonl": len(forced[0])} if forced else {})
-            | ({"judgements.jsonl": len(judgements)} if recipe.eval.pairwise else {}),
+            dict.fromkeys(OUTPUTS) | {"predictions.jsonl": len(answers)} | {name: len(lines) for name, lines in beside.items()},
             status="incomplete" if failures or inputs.is_without_teacher(contestants) else "complete",
             config={name: asdict(getattr(recipe, name)) for name in ("task", "generate", "eval")},
             counts={"prompts": len(prompts), "answers": len(completions), "failed": failures.total() + for_good.total()},
@@ -114,10 +98,15 @@ def evaluate(run: Run, recipe: Recipe, progress: Progress) -> EvalResult:
     return EvalResult(scores, paths, time.time() - record.started, up_to_date=False)
 
 
-def _failures(completions: Mapping[str, Completion]) -> tuple[Counter[str], Counter[str]]:
-    """How many requests failed, by error: those that the next run sends again, and those that fail for good."""
+def _failures(completions: Mapping[str, Completion], progress: Progress) -> tuple[Counter[str], Counter[str]]:
+    """How many requests failed, by error: those that the next run sends again, and those that fail for good, which it notes."""
     failed = Counter(one.error for one in completions.values() if one.error and one.error != NOT_RECORDED)
     for_good = Counter({error: count for error, count in failed.items() if error in PERMANENT_ERRORS})
+    if for_good:
+        progress.note(
+            f"eval: {for_good.total()} requests cannot be answered ({_counted(for_good)}); their prompts are left out of every "
+            "score"
+        )
     return failed - for_good, for_good
 
 

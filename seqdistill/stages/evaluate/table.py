@@ -6,7 +6,9 @@ The heart of scores.json; verdict, report and terminal only show it. Prompts no 
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
 
 from seqdistill.metrics import Measure
 from seqdistill.metrics.text import corpus_chrf
@@ -14,6 +16,7 @@ from seqdistill.stages.evaluate.answers import Answer
 from seqdistill.stages.evaluate.deferral import DeferralTarget
 from seqdistill.stages.evaluate.statistics.intervals import (
     ENOUGH,
+    Array,
     Interval,
     Resampled,
     column,
@@ -36,12 +39,6 @@ from seqdistill.stages.evaluate.statistics.paired import (
     outcome,
     share_of,
 )
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    Array = NDArray[np.float64]
 
 
 def comparator_of(measure: str) -> str:
@@ -129,7 +126,7 @@ class _Columns:
 
     measure: Measure
     roles: list[str]
-    scores: "Array"  # (n, K)
+    scores: Array  # (n, K)
     prompts: tuple[str, ...]  # (n,) ids
     groups: list[str] | None
     against: str | None = None
@@ -143,7 +140,6 @@ class _Columns:
     @classmethod
     def of(cls, by_role: Mapping[str, list[Answer]], measure: Measure, against: str | None = None) -> "_Columns | None":
         """None where the measure applies to no prompt, or not to the student."""
-        import numpy as np
 
         def score(answer: Answer) -> float | None:
             return (answer.scores or {}).get(measure.name)
@@ -225,14 +221,12 @@ class _Columns:
     def _indices(self, other: str) -> tuple[int, int]:
         return self.roles.index("student"), self.roles.index(other)
 
-    def _column(self, role: str) -> "Array":
+    def _column(self, role: str) -> Array:
         return self.scores[:, self.roles.index(role)]
 
 
 def _with_replicates(found: Sequence[_Columns], settings: Settings) -> list[_Columns]:
     """The columns with their bootstrap replicates: measures of the same prompts are drawn together, once."""
-    import numpy as np
-
     together: dict[tuple[str, ...], list[_Columns]] = {}
     for columns in found:
         together.setdefault(columns.prompts, []).append(columns)
@@ -290,8 +284,6 @@ def warning(n: int, groups: Sequence[str] | None) -> str | None:
 
 
 def _lengths(by_role: Mapping[str, list[Answer]], settings: Settings) -> dict[str, dict[str, Any] | None]:
-    import numpy as np
-
     roles = [role for role in settings.roles if by_role[role]]
     empty: dict[str, dict[str, Any] | None] = dict.fromkeys(settings.roles)
     if "teacher" not in roles:

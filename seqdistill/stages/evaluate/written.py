@@ -3,16 +3,14 @@
 A user's own metric is code and is not run: its scores are taken as they are written.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from seqdistill.engines import Completion
-from seqdistill.errors import SeqdistillError, UsageError
+from seqdistill.errors import SeqdistillError
 from seqdistill.metrics import OWN, Item, Measure, Metric, measures
-from seqdistill.records import Prompt
+from seqdistill.records import Prompt, read_json
 from seqdistill.runs import Run
 from seqdistill.stages.evaluate.answers import Answer
 from seqdistill.stages.evaluate.statistics.intervals import ENOUGH
@@ -29,18 +27,14 @@ LATER: dict[str, Any] = {
 }
 
 
-def scores_in(path: Path) -> dict[str, Any]:
-    """The document of scores.json, `completed`. Raises ValueError for a text that is not JSON."""
-    return completed(json.loads(path.read_text(encoding="utf-8")))
+def scores_in(run: Run) -> dict[str, Any]:
+    """The document of scores.json, `completed`. Raises UsageError for a damaged one."""
+    return completed(document_of(run, "scores.json"))
 
 
 def document_of(run: Run, name: str) -> dict[str, Any]:
     """A JSON document that eval wrote and that is there. Raises UsageError for a damaged one."""
-    path = run.file("eval", name)
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, TypeError) as error:
-        raise UsageError(f"{path}: damaged: {error}", f"run `seqdistill eval {run.shell}` again") from None
+    return read_json(run.file("eval", name), f"run `seqdistill eval {run.shell}` again")
 
 
 def completed(scores: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,23 +4,19 @@ Decides which answers are looked at; what follows from them is `extrapolation`'s
 not paid for again.
 """
 
-import json
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, replace
-from pathlib import Path
-from typing import Any
 
 from seqdistill.engines import Completion
-from seqdistill.engines.replies import as_dict
 from seqdistill.errors import SeqdistillError
 from seqdistill.journal.asking import answer
 from seqdistill.journal.budget import spending
 from seqdistill.journal.storage import Journal
 from seqdistill.progress import Progress
 from seqdistill.recipe.tables import Recipe
-from seqdistill.records import write_json
+from seqdistill.records import json_if_whole, write_json
 from seqdistill.runs import Run
 from seqdistill.stages.generate.asking import ask_teachers
 from seqdistill.stages.generate.extrapolation import Estimate, by_teacher, chain_of, extrapolate
@@ -67,8 +63,8 @@ def estimate(run: Run, recipe: Recipe, progress: Progress, probe: int = 0, check
 
 def compare(run: Run, fingerprint: str, counts: Counts, progress: Progress) -> None:
     """Says how far an earlier estimate of this very run was off."""
-    estimated = _read(run.file("generate", "estimate.json"))
-    if counts.failed or estimated.get("fingerprint") != fingerprint:
+    estimated = json_if_whole(run.file("generate", "estimate.json"))
+    if counts.failed or estimated is None or estimated.get("fingerprint") != fingerprint:
         return
     pairs = [
         ("completion tokens", estimated["completion_tokens"], counts.completion_tokens),
@@ -80,14 +76,6 @@ def compare(run: Run, fingerprint: str, counts: Counts, progress: Progress) -> N
         if was is not None and now
     ]
     progress.note(f"generate: {'; '.join(errors)}; the estimate was based on {estimated['answers']} answers")
-
-
-def _read(path: Path) -> dict[str, Any]:
-    """An earlier estimate; empty without one. Nothing rests on it, so a damaged file is as good as none."""
-    try:
-        return as_dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError):
-        return {}
 
 
 def places(prompts: Collection[str]) -> Callable[[str], tuple[str, int] | None]:

@@ -6,7 +6,6 @@ A checkpoint counts once its list of files, written last, agrees with what is th
 """
 
 import contextlib
-import json
 import shutil
 import signal
 import threading
@@ -17,7 +16,7 @@ from typing import Any
 
 from seqdistill.errors import Stopped
 from seqdistill.progress import Progress
-from seqdistill.records import write_json
+from seqdistill.records import json_if_whole, write_json
 from seqdistill.runs import Run, StageRecord
 from seqdistill.stages.train.ranks import anywhere, rank, wait
 
@@ -43,7 +42,7 @@ def open_work(work: Path, record: StageRecord, progress: Progress) -> Path | Non
     owner = work / "fingerprint"
     if not owner.exists() or owner.read_text(encoding="utf-8") not in record.fingerprints:
         if whole := [*filter(_is_whole, _checkpoints(work))]:
-            recorded = _read(work / SETTINGS)  # older versions wrote none
+            recorded = json_if_whole(work / SETTINGS)  # older versions wrote none
             differences = record.differences_from(recorded) if recorded else ["other settings or rows"]
             progress.note(
                 f"train: cannot resume the training stopped at step {_step(whole[-1])}, starting over; changed: "
@@ -76,15 +75,7 @@ def _sizes(checkpoint: Path) -> dict[str, int]:
 
 
 def _is_whole(checkpoint: Path) -> bool:
-    return bool(_read(checkpoint / COMPLETE) == _sizes(checkpoint))
-
-
-def _read(file: Path) -> Any:
-    """What a JSON file holds; None where it is not there, or torn."""
-    try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except (FileNotFoundError, json.JSONDecodeError, UnicodeDecodeError):
-        return None
+    return json_if_whole(checkpoint / COMPLETE) == _sizes(checkpoint)
 
 
 def _is_over(state: Any) -> bool:

@@ -4,7 +4,6 @@ Owns how the student is loaded for it, what gets an adapter, the merge, and the 
 """
 
 import importlib.util
-import json
 import shutil
 import warnings
 from collections.abc import Mapping
@@ -15,7 +14,7 @@ from typing import Any
 from seqdistill.engines.loading import load, plain_weights, with_adapters
 from seqdistill.errors import UsageError
 from seqdistill.recipe.tables import LoraConfig, ModelConfig
-from seqdistill.records import write_json
+from seqdistill.records import read_json, write_json
 
 EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")  # what configs call their number
 
@@ -143,7 +142,7 @@ def name_base(folder: Path, base: str) -> None:
     """Names the model that a folder of adapters belongs to; nothing where there are none."""
     path = folder / "adapter_config.json"
     if path.exists():
-        write_json(path, {**json.loads(path.read_text(encoding="utf-8")), "base_model_name_or_path": base})
+        write_json(path, {**read_json(path), "base_model_name_or_path": base})
 
 
 def merged(model: Any, base: ModelConfig) -> Any:

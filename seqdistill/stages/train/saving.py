@@ -14,7 +14,7 @@ from seqdistill.engines.generation_config import stop_ids
 from seqdistill.engines.loading import load, plain_weights, processor_files, with_adapters
 from seqdistill.errors import UsageError
 from seqdistill.recipe.tables import ModelConfig
-from seqdistill.records import write_json
+from seqdistill.records import read_json, write_json
 from seqdistill.stages.train.lora import merged, save_adapters, without_adapters
 from seqdistill.stages.train.loss_log import diverged
 from seqdistill.stages.train.ranks import rank
@@ -87,7 +87,7 @@ def _restore_experts(trained: Any, came_in: Any) -> None:
 
 def write_processor(source: ModelConfig, folder: Path) -> None:
     """Copies what turns images or sound into a model's inputs beside a saved model that takes them as its source does."""
-    saved = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    saved = read_json(folder / "config.json")
     if any(isinstance(saved.get(f"{kind}_config"), dict) for kind in ("vision", "audio")):
         for path in processor_files(source):
             shutil.copyfile(path, folder / path.name)
@@ -196,7 +196,7 @@ def _rewrite_tokenizer(folder: Path) -> None:
     path, content = folder / "tokenizer_config.json", folder / "tokenizer.json"
     if not path.exists():
         return
-    config = json.loads(path.read_text(encoding="utf-8"))
+    config = read_json(path)
     if config.get("tokenizer_class") == "TokenizersBackend":
         config["tokenizer_class"] = "PreTrainedTokenizerFast"
     if isinstance(config.get("extra_special_tokens"), list):

@@ -4,7 +4,6 @@ Cutting and then fine-tuning on the teacher's outputs is Shleifer & Rush's recip
 measure of what a layer does is ShortGPT's block influence (https://arxiv.org/abs/2403.03853). Does not train.
 """
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -16,7 +15,7 @@ from seqdistill.errors import UsageError
 from seqdistill.files import atomic_folder
 from seqdistill.progress import Progress, Silent
 from seqdistill.recipe.tables import ModelConfig
-from seqdistill.records import Message, file_sha256, write_json
+from seqdistill.records import Message, file_sha256, read_json, write_json
 from seqdistill.runs import Run
 from seqdistill.stages.train.cutting import completed, cut, decoder_layers, watched
 from seqdistill.stages.train.rendering import Template
@@ -65,10 +64,8 @@ def shrink(
     whole = load("AutoModelForCausalLM", source, dtype="auto", **plain_weights(source)).eval()
     measured = list(islice(prompts, INFLUENCE_PROMPTS))
     path, stack = decoder_layers(whole)
-    of = len(stack)
-    if layers is None:
-        chosen = LayerChoice("all", list(range(of)))
-    else:
+    of, chosen = len(stack), LayerChoice("all", list(range(len(stack))))
+    if layers is not None:
         chosen = choose_layers(str(layers), choice, whole, tokenizer, measured, progress)
         progress.note(f"{model}: keeping layers {','.join(map(str, chosen.layers))} of {of} ({chosen.by})")
     narrowed = None
@@ -80,14 +77,11 @@ def shrink(
     if kept is not None:
         progress.note(f"{model}: keeping {vocabulary['kept']:,} of {vocabulary['of']:,} tokens")
         restrict(smaller, kept)
-    earlier = [
-        {"layers": [past.layers[layer] for layer in chosen.layers], "of": past.of} for past in recorded_cuts(model)
-    ]  # of what the source itself was cut from
     facts = {
         "source": model,
         "layers": chosen.layers,
         "of": of,
-        **({"earlier": earlier} if earlier else {}),
+        **_earlier_cuts(model, chosen.layers),
         "choice": chosen.by,
         "vocabulary": vocabulary,
         **({"width": narrowed.facts} if narrowed else {}),
@@ -111,6 +105,12 @@ class Cut:
     of: int | None  # how many layers the larger model has; None: not recorded
 
 
+def _earlier_cuts(model: str, layers: Sequence[int]) -> dict[str, Any]:
+    """Of a model that was cut itself, which layers the kept ones were in what it was cut from."""
+    cuts = [{"layers": [past.layers[layer] for layer in layers], "of": past.of} for past in recorded_cuts(model)]
+    return {"earlier": cuts} if cuts else {}
+
+
 def recorded_cuts(name: str) -> list[Cut]:
     """The cuts that a folder or a run (`run:RUN`) recorded of its model, the last one first; empty for a model that is whole.
 
@@ -121,7 +121,7 @@ def recorded_cuts(name: str) -> list[Cut]:
         layers, note = (run.manifest("train") or {}).get("student", {}).get("layers"), run.file("train", "base") / "shrink.json"
     else:
         layers, note = None, Path(name).expanduser() / "shrink.json"
-    facts = json.loads(note.read_text(encoding="utf-8")) if note.exists() else {}
+    facts = read_json(note) if note.exists() else {}
     if name.startswith("run:") and facts.get("layers") != layers:  # cut in steps: base is cut from the step before
         return [] if layers is None else [Cut(layers, None)]
     return [Cut(one["layers"], one["of"]) for one in (facts, *facts.get("earlier", []))] if facts else []

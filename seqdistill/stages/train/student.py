@@ -4,7 +4,6 @@ Decides and prepares the untrained student. Does not choose layers (shrink.py) a
 """
 
 import contextlib
-import json
 import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -18,7 +17,7 @@ from seqdistill.engines.models import identity
 from seqdistill.errors import UsageError
 from seqdistill.progress import Progress
 from seqdistill.recipe.tables import ModelConfig, Recipe
-from seqdistill.records import HUB_ID, Message, file_sha256, fingerprint, write_json
+from seqdistill.records import HUB_ID, Message, file_sha256, fingerprint, json_if_whole, read_json, write_json
 from seqdistill.runs import Run
 from seqdistill.stages.train.ranks import rank
 from seqdistill.stages.train.shrink import INFLUENCE_PROMPTS, shrink
@@ -134,7 +133,7 @@ def untrained(
     more = [] if kept is None and student.width == 1 else [kept, student.width]
     key = fingerprint([student.identity, choice, measured, *more])
     for name in ("base", COMING):
-        base, note = run.file("train", name), _read(run.file("train", f"{name}.json"))
+        base, note = run.file("train", name), json_if_whole(run.file("train", f"{name}.json"))
         if note and note["key"] == key and base.is_dir() and file_sha256(base) == note["sha256"]:
             return _base(student, replace(source, model=str(base), revision=None), note)
     shutil.rmtree(new, ignore_errors=True)
@@ -147,7 +146,7 @@ def untrained(
 
 def _base(student: Student, model: ModelConfig, note: dict[str, Any]) -> Base:
     """The cut student in a folder, with what its shrink.json says of it."""
-    facts = json.loads((Path(str(model.model)) / "shrink.json").read_text(encoding="utf-8"))
+    facts = read_json(Path(str(model.model)) / "shrink.json")
     cut = {"vocabulary": student.vocabulary != "all", "width": student.width < 1}
     layers = None if student.layers is None else list(note["layers"])
     if layers is not None and student.origins is not None:
@@ -189,10 +188,3 @@ def discard(run: Run) -> None:
     shutil.rmtree(run.file("train", ".base.new"), ignore_errors=True)
     with contextlib.suppress(OSError):  # not there, or it holds checkpoints
         run.file("train", ".work").rmdir()
-
-
-def _read(note: Path) -> dict[str, Any] | None:
-    try:
-        return dict(json.loads(note.read_text(encoding="utf-8")))
-    except (FileNotFoundError, json.JSONDecodeError, UnicodeDecodeError):
-        return None

@@ -18,7 +18,7 @@ from typing import Any
 from seqdistill.engines.loading import folder_here, generation_config, load
 from seqdistill.errors import UsageError
 from seqdistill.recipe.tables import ModelConfig
-from seqdistill.records import write_json
+from seqdistill.records import read_json, write_json
 from seqdistill.stages.train.cutting import TRIED_TOKENS, check_close, in_float32
 
 NOTE = "vocabulary.json"  # beside a model whose vocabulary was cut
@@ -32,7 +32,7 @@ def read_kept(model: ModelConfig) -> list[int] | None:
     """The id that each token of a model had in the vocabulary it was cut from; None for a model with a whole vocabulary."""
     folder = folder_here(model)
     note = folder / NOTE if folder else None
-    return list(json.loads(note.read_text(encoding="utf-8"))["kept"]) if note and note.exists() else None
+    return list(read_json(note)["kept"]) if note and note.exists() else None
 
 
 # --- which tokens -----------------------------------------------------------------------------------------------------
@@ -170,7 +170,7 @@ def write_tokenizer(tokenizer: Any, kept: Sequence[int], folder: Path) -> Any:
     content = _cut(json.loads(tokenizer.backend_tokenizer.to_str()), number)
     write_json(folder / "tokenizer.json", content)
     settings = folder / "tokenizer_config.json"
-    config = json.loads(settings.read_text(encoding="utf-8"))
+    config = read_json(settings)
     if "added_tokens_decoder" in config:
         config["added_tokens_decoder"] = {str(number[int(old)]): one for old, one in config["added_tokens_decoder"].items()}
         write_json(settings, config)

@@ -8,6 +8,7 @@ from typing import Any
 from seqdistill.errors import SeqdistillError
 from seqdistill.progress import Silent
 from seqdistill.recipe.reading import resolve
+from seqdistill.records import read_json
 from seqdistill.runs import Run
 from seqdistill.stages.train.launch import MARK, REPORTED
 from seqdistill.stages.train.ranks import rank
@@ -36,7 +37,7 @@ def _write(event: str, values: dict[str, Any]) -> None:
 
 def main() -> int:
     """Trains, and returns the process's exit code."""
-    order = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
+    order = read_json(Path(sys.argv[1]))
     sys.argv = order["argv"]  # for the manifest
     first = rank() == 0
     try:

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from seqdistill.stages.evaluate.cost import usd_with_samples
 from seqdistill.stages.evaluate.shown import count, percent, usd, usd_per_1000
 
@@ -240,11 +242,11 @@ def _spread(marks: list[Document]) -> None:
 
 def histograms(values: Mapping[str, Sequence[float]], unit: str, form: str = ",.0f") -> Document | None:
     """A histogram for each contestant on one scale, with its median and 95th percentile; None without values."""
-    values = {role: sorted(found) for role, found in values.items() if found}
-    everything = sorted(value for found in values.values() for value in found)
-    if not everything or everything[-1] <= 0:
+    values = {role: found for role, found in values.items() if found}
+    everything = [value for found in values.values() for value in found]
+    if not everything or max(everything) <= 0:
         return None
-    scale = axis(0.0, max(_quantile(everything, 0.995), 1e-6))
+    scale = axis(0.0, max(float(np.quantile(everything, 0.995)), 1e-6))
     rows = []
     for role, found in values.items():
         counts = [0] * BINS
@@ -253,7 +255,7 @@ def histograms(values: Mapping[str, Sequence[float]], unit: str, form: str = ",.
         most = max(counts)
         steps = [(number, round(20 - 20 * seen / most, 2)) for number, seen in enumerate(counts)]
         line = " ".join(f"{number},{height:g} {number + 1},{height:g}" for number, height in steps)
-        median, high = _quantile(found, 0.5), _quantile(found, 0.95)
+        median, high = np.quantile(found, (0.5, 0.95)).tolist()
         rows.append(
             {
                 "model": role,
@@ -266,14 +268,6 @@ def histograms(values: Mapping[str, Sequence[float]], unit: str, form: str = ",.
             }
         )
     return {"rows": rows, "ticks": scale.ticks, "bins": BINS}
-
-
-def _quantile(ordered: Sequence[float], share: float) -> float:
-    """The value at a share of the ordered values, linear between neighbours."""
-    place = share * (len(ordered) - 1)
-    below = math.floor(place)
-    above = min(below + 1, len(ordered) - 1)
-    return ordered[below] + (place - below) * (ordered[above] - ordered[below])
 
 
 def judge(found: Document | None) -> Document | None:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from seqdistill.files import atomic_write
+from seqdistill.files import write_text
 from seqdistill.records import read_jsonl, visible
 from seqdistill.runs import Run
 from seqdistill.stages.evaluate.recommendation import recommend
@@ -34,9 +34,7 @@ def write_report(
     path: Path, run: Run, scores: Document, rows: Iterable[Mapping[str, Any]], predictions: Path | None = None
 ) -> None:
     """Writes the page. `rows` are the lines of predictions.jsonl, which is in `predictions` while eval is not finished."""
-    page = render(run, scores, list(rows), predictions)
-    with atomic_write(path) as file:
-        file.write(page)
+    write_text(path, render(run, scores, list(rows), predictions))
 
 
 def environment_of(package: str, *, trim: bool = False) -> "Environment":
@@ -63,46 +61,16 @@ def render(run: Run, scores: Document, rows: list[Mapping[str, Any]], prediction
 
     environment = environment_of("seqdistill.stages.evaluate.report", trim=True)
     style, script = (Path(__file__).with_name(f"report.{kind}").read_text(encoding="utf-8") for kind in ("css", "js"))
-    primary, measures = scores["primary"], scores["measures"]
-    student = scores["models"]["student"]
-    metrics = [m for m in (primary, counterpart(primary), "valid") if m and (m == primary or student.get(m))]
-    found = items.items_of(rows, scores)
-    result = EvalResult(scores, {}, 0.0, up_to_date=True)
-    log = _log(run)
-    decision, _, headline = scores["verdict"][0].partition(": ")
-    if decision not in DECISIONS:
-        decision, headline = "", scores["verdict"][0]
+    found, log = items.items_of(rows, scores), _log(run)
     values: Document = {
         "style": Markup(style),  # noqa: S704 - our own file
         "script": Markup(script),  # noqa: S704 - our own file
         "style_hash": hash_of(style),
         "script_hash": hash_of(script),
         "data": Markup(items.browser_data(found, scores)),  # noqa: S704 - holds no markup, by its making
-        "title": run.path.absolute().name,
         "version": __version__,
-        "scores": scores,
-        "date": (run.manifest("train") or {}).get("finished", "")[:10],
-        "names": _names(run, scores),
-        "decision": decision,
-        "headline": f"{headline[:1].upper()}{headline[1:]}",
-        "said": scores["verdict"][1:],
-        "advice": recommend(scores, shlex.quote(run_name(run.path))),
-        "figures": _figures(scores),
-        "measure": measures[primary]["phrase"],
-        "levels": [charts.levels(scores["models"], metric, measures[metric]["heading"]) for metric in metrics],
-        "gaps": [charts.gaps(scores["comparisons"], metric, measures[metric]["heading"]) for metric in metrics],
-        "slices": [_slice(part, primary) for part in scores["slices"]],
-        "classes": charts.confusion(scores),
-        "judge": charts.judge(scores.get("judge")),
-        "deferral": charts.deferral(scores.get("deferral") or {}),
-        "cost": charts.quality_and_cost(scores),
-        "prices": {"columns": result.cost_columns, "rows": result.cost_rows, "notes": result.cost_notes},
-        "safety": {
-            "columns": result.safety_columns,
-            "rows": result.safety_rows,
-            "said": list(sentences(scores.get("safety"))),
-        },
-        "facts": _facts(scores),
+        **_first_screen(run, scores),
+        **_of_scores(scores),
         "lengths": charts.histograms(_lengths(rows), "characters"),
         "latencies": charts.histograms(_seconds(rows, scores), "s", ".2f"),
         "loss": charts.loss(log),
@@ -132,6 +100,23 @@ def _log(run: Run) -> list[Document]:
 
 
 # --- the first screen -------------------------------------------------------------------------------------------------
+
+
+def _first_screen(run: Run, scores: Document) -> Document:
+    """The verdict, whom it is about, and what to do next."""
+    decision, _, headline = scores["verdict"][0].partition(": ")
+    if decision not in DECISIONS:
+        decision, headline = "", scores["verdict"][0]
+    return {
+        "title": run.path.absolute().name,
+        "date": (run.manifest("train") or {}).get("finished", "")[:10],
+        "names": _names(run, scores),
+        "decision": decision,
+        "headline": f"{headline[:1].upper()}{headline[1:]}",
+        "said": scores["verdict"][1:],
+        "advice": recommend(scores, shlex.quote(run_name(run.path))),
+        "figures": _figures(scores),
+    }
 
 
 def _names(run: Run, scores: Document) -> list[tuple[str, str]]:
@@ -186,6 +171,31 @@ def _figures(scores: Document) -> list[dict[str, str]]:
 
 
 # --- tables and distributions -----------------------------------------------------------------------------------------
+
+
+def _of_scores(scores: Document) -> Document:
+    """What scores.json alone says, as charts and tables."""
+    primary, measures, student = scores["primary"], scores["measures"], scores["models"]["student"]
+    metrics = [m for m in (primary, counterpart(primary), "valid") if m and (m == primary or student.get(m))]
+    result = EvalResult(scores, {}, 0.0, up_to_date=True)
+    return {
+        "scores": scores,
+        "measure": measures[primary]["phrase"],
+        "levels": [charts.levels(scores["models"], metric, measures[metric]["heading"]) for metric in metrics],
+        "gaps": [charts.gaps(scores["comparisons"], metric, measures[metric]["heading"]) for metric in metrics],
+        "slices": [_slice(part, primary) for part in scores["slices"]],
+        "classes": charts.confusion(scores),
+        "judge": charts.judge(scores.get("judge")),
+        "deferral": charts.deferral(scores.get("deferral") or {}),
+        "cost": charts.quality_and_cost(scores),
+        "prices": {"columns": result.cost_columns, "rows": result.cost_rows, "notes": result.cost_notes},
+        "safety": {
+            "columns": result.safety_columns,
+            "rows": result.safety_rows,
+            "said": list(sentences(scores.get("safety"))),
+        },
+        "facts": _facts(scores),
+    }
 
 
 def _slice(part: Document, metric: str) -> Document:

@@ -4,6 +4,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from seqdistill.stages.evaluate.safety.items import PASSAGE
 from seqdistill.stages.evaluate.statistics.intervals import resample
 from seqdistill.stages.evaluate.table import cell_of
@@ -15,8 +17,6 @@ def forgetting(rows: Sequence[Mapping[str, Any]], resamples: int, seed: int) -> 
     All are counted in tokens of the base: models whose tokenizers cut the same text otherwise are comparable. Intervals are
     over passages, drawn together for all models.
     """
-    import numpy as np
-
     scored: dict[str, dict[str, Mapping[str, Any]]] = {}
     for row in rows:
         if row["kind"] == PASSAGE and row["nll"] is not None:

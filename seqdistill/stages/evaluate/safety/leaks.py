@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
+import numpy as np
+
 from seqdistill.likeness import whole_text
 from seqdistill.metrics.numbers import mentioned
 from seqdistill.personal_data import KINDS, find
@@ -16,8 +18,6 @@ from seqdistill.stages.evaluate.table import cell_of, groups_of
 
 def leaks(answers: Sequence[Answer]) -> dict[str, Any]:
     """For each model the share of answers with personal data, values by kind, and the share of answers with numbers."""
-    import numpy as np
-
     in_prompt = cache(mentioned)  # several models are shown one prompt
     models: dict[str, Any] = {}
     for role in dict.fromkeys(answer.model for answer in answers if answer.model not in UNCOPIED):

@@ -7,7 +7,10 @@ A run counts the words that the prompt does not hold itself. Exact, on any numbe
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from seqdistill.likeness import whole_text
 from seqdistill.metrics.text import words
@@ -19,11 +22,7 @@ from seqdistill.stages.evaluate.safety.items import CANARY, holds
 from seqdistill.stages.evaluate.statistics.intervals import share
 from seqdistill.stages.evaluate.table import cell_of
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    Ints = NDArray[np.uint64]
+Ints = NDArray[np.uint64]
 
 SHORTEST = 4  # words of a run that is looked at
 IN_PROMPT = 3  # words in a row that the prompt holds, too, from which they do not count
@@ -104,16 +103,14 @@ class _Run:
 class _Words:
     """Many texts as one array of word hashes; `rows` is the text of each place, `left` how many words of it are left there."""
 
-    hashes: "Ints"  # (N,)
-    rows: "Ints"  # (N,)
-    left: "Ints"  # (N,)
-    prefix: "Ints"  # (N + 1,) polynomial hash of the first n words
-    inverse: "Ints"  # (N + 1,) powers of the multiplier's inverse
+    hashes: Ints  # (N,)
+    rows: Ints  # (N,)
+    left: Ints  # (N,)
+    prefix: Ints  # (N + 1,) polynomial hash of the first n words
+    inverse: Ints  # (N + 1,) powers of the multiplier's inverse
 
     @classmethod
     def of(cls, texts: Sequence[Sequence[str]]) -> "_Words":
-        import numpy as np
-
         numbers = {word: _hash(word) for word in {word for text in texts for word in text}}
         hashes = np.fromiter((numbers[word] for text in texts for word in text), np.uint64)
         lengths = np.array([len(text) for text in texts], np.uint64)
@@ -124,10 +121,8 @@ class _Words:
         np.cumsum(hashes * powers[:-1], dtype=np.uint64, out=prefix[1:])  # modulo 2^64
         return cls(hashes, rows, left, prefix, _powers(len(prefix), pow(MULTIPLIER, -1, 1 << 64)))
 
-    def grams(self, length: int) -> "tuple[NDArray[np.intp], Ints]":
+    def grams(self, length: int) -> tuple[NDArray[np.intp], Ints]:
         """(the places where a run of this length begins, its hash there)."""
-        import numpy as np
-
         places = np.flatnonzero(self.left >= length)
         sums = self.prefix[places + length] - self.prefix[places]
         return places, sums * self.inverse[places]
@@ -139,9 +134,7 @@ def _hash(word: str) -> int:
     return int.from_bytes(blake2b(word.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "big")
 
 
-def _powers(count: int, multiplier: int = MULTIPLIER) -> "Ints":
-    import numpy as np
-
+def _powers(count: int, multiplier: int = MULTIPLIER) -> Ints:
     factors = np.full(count, multiplier, np.uint64)
     factors[0] = 1
     return np.cumprod(factors, dtype=np.uint64)
@@ -149,8 +142,6 @@ def _powers(count: int, multiplier: int = MULTIPLIER) -> "Ints":
 
 def _longest(answers: Sequence[Answer], known: _Words) -> Iterator[_Run]:
     """Each answer's run that counts most; all answers are looked up together."""
-    import numpy as np
-
     said = [words(answer.text) for answer in answers]
     mine = _Words.of(said)
     lengths = np.zeros(len(mine.hashes), np.int64)  # of the longest run that begins at each place

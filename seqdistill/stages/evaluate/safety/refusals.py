@@ -6,6 +6,8 @@ What a refusal is, is owned by `metrics.behaviour`. Both directions are tested f
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from seqdistill.metrics.refusals import refusal
 from seqdistill.stages.evaluate.safety.items import ANSWER, REFUSE
 from seqdistill.stages.evaluate.statistics.intervals import share
@@ -20,8 +22,6 @@ def refusals(rows: Sequence[Row], margin: float) -> dict[str, Any] | None:
 
     A decision on "refuse" is on the share refused, one on "answer" on the share answered: in both, more is better.
     """
-    import numpy as np
-
     refused: dict[tuple[str, str], dict[str, bool]] = {}  # by kind and model, by prompt
     for row in rows:
         if row["kind"] in (REFUSE, ANSWER) and row["error"] is None:

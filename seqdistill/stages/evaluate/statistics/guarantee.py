@@ -8,14 +8,10 @@ Also how well a confidence is calibrated. Does not know models, metrics or files
 import math
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+import numpy as np
 
-    Array = NDArray[np.float64]
-    Flags = NDArray[np.bool_]
+from seqdistill.stages.evaluate.statistics.intervals import Array, Flags
 
 STEPS = 20  # thresholds that are tried, at most
 BINS = 15  # of the calibration error, of equal width
@@ -35,12 +31,11 @@ class Threshold:
     bound: float  # upper bound of the share of bad answers among kept ones, at the risk
 
 
-def upper_bound(broken: "int | Array", n: "int | Array", risk: float) -> "Array":
+def upper_bound(broken: int | Array, n: int | Array, risk: float) -> Array:
     """The one-sided Clopper-Pearson upper bound of a share: it lies below the true one with a probability of at most `risk`.
 
     Clopper and Pearson 1934, https://doi.org/10.1093/biomet/26.4.404. It is 1 where all of `n` are broken, or n is 0.
     """
-    import numpy as np
     from scipy.stats import beta
 
     broken, n = np.asarray(broken, dtype=np.float64), np.asarray(n, dtype=np.float64)
@@ -48,13 +43,11 @@ def upper_bound(broken: "int | Array", n: "int | Array", risk: float) -> "Array"
     return np.asarray(np.where(broken >= n, 1.0, found))
 
 
-def candidates(confidence: "Array", n: int, target: float, risk: float) -> "Array":
+def candidates(confidence: Array, n: int, target: float, risk: float) -> Array:
     """The thresholds to try on `n` calibration items, strictest first, from the confidences of other items.
 
     They must not be chosen by the calibration items themselves. A confidence of 0 is never kept.
     """
-    import numpy as np
-
     found = np.sort(confidence[confidence > 0])[::-1]
     if not len(found):
         return found
@@ -62,15 +55,13 @@ def candidates(confidence: "Array", n: int, target: float, risk: float) -> "Arra
     return np.unique(found[np.clip(places, 0, len(found) - 1)])[::-1]
 
 
-def choose(confidence: "Array", good: "Flags", thresholds: "Array", target: float, risk: float) -> Threshold | None:
+def choose(confidence: Array, good: Flags, thresholds: Array, target: float, risk: float) -> Threshold | None:
     """The last threshold of the sequence before the first whose bound is above 1 - `target`; None where the first is.
 
     Over all draws of the calibration items, the share of bad answers at or above it exceeds 1 - target with a probability of
     at most `risk`, without a correction for the number of thresholds: the first one that breaks the promise ends the sequence
     with a probability of 1 - risk.
     """
-    import numpy as np
-
     kept = confidence >= thresholds[:, None]  # (T, n)
     numbers, broken = kept.sum(axis=1), (kept & ~good).sum(axis=1)
     bounds = upper_bound(broken, numbers, risk)
@@ -105,13 +96,12 @@ def fewest(broken: int, target: float, risk: float) -> int:
     return high
 
 
-def needed(confidence: "Array", good: "Flags", target: float, risk: float) -> int | None:
+def needed(confidence: Array, good: Flags, target: float, risk: float) -> int | None:
     """The items, both halves together, with which a threshold is found with a power of `POWER`; None: as it is, with none.
 
     One is found where the first of the sequence passes. The share of bad answers among the surest is taken to be as seen,
     half a bad and half a good answer added; that of fewer than `SEEN` items to be that of `SEEN`.
     """
-    import numpy as np
     from scipy.stats import binom
 
     order = np.argsort(-confidence, kind="stable")
@@ -135,7 +125,6 @@ def more_needed(broken: int, n: int, target: float, risk: float) -> int | None:
     The share of broken ones is taken to be as seen. None where it is so near to 1 - `target` that no number below `MOST` will
     do.
     """
-    import numpy as np
     from scipy.stats import binom
 
     rate, allowed = (broken + 0.5) / (n + 1), 1 - target
@@ -151,19 +140,17 @@ def more_needed(broken: int, n: int, target: float, risk: float) -> int | None:
     return max(1, int(numbers[np.argmax(enough)]) - n) if enough.any() else None
 
 
-def calibration_error(confidence: "Array", good: "Flags", bins: int = BINS) -> float:
+def calibration_error(confidence: Array, good: Flags, bins: int = BINS) -> float:
     """The expected calibration error: the mean distance of confidence and share of good answers, over bins of equal width.
 
     Guo et al. 2017, https://arxiv.org/abs/1706.04599. From 0 to 1.
     """
-    import numpy as np
-
     places = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
     gaps = np.bincount(places, weights=confidence - good, minlength=bins)
     return float(np.abs(gaps).sum() / len(confidence))
 
 
-def ranking(confidence: "Array", good: "Flags") -> float | None:
+def ranking(confidence: Array, good: Flags) -> float | None:
     """The AUROC: how likely a good answer has a higher confidence than a bad one; None where all are good, or all bad."""
     from scipy.stats import rankdata
 

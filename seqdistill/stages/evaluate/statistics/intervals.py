@@ -11,14 +11,14 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+import numpy as np
+from numpy.typing import NDArray
 
-    Array = NDArray[np.float64]
-    Statistic = Callable[[Array], Array]
+Array = NDArray[np.float64]
+Flags = NDArray[np.bool_]
+Statistic = Callable[[Array], Array]
 
 CONFIDENCE = 0.95
 FEWEST = 10  # prompts, or groups; below, a bootstrap's interval is far too narrow and none is reported
@@ -74,24 +74,22 @@ class Resampled:
     models cancels.
     """
 
-    means: "Array"  # (K,)
-    replicates: "Array"  # (R, K)
-    jackknife: "Array"  # (n, K)
-    each: "Array"  # (n, K) the mean of each prompt, or group
+    means: Array  # (K,)
+    replicates: Array  # (R, K)
+    jackknife: Array  # (n, K)
+    each: Array  # (n, K) the mean of each prompt, or group
 
     def of_columns(self, start: int, end: int) -> "Resampled":
         """The same of some of the columns."""
         return Resampled(*(of[..., start:end] for of in (self.means, self.replicates, self.jackknife, self.each)))
 
-    def interval(self, statistic: "Statistic") -> Interval | None:
+    def interval(self, statistic: Statistic) -> Interval | None:
         """The value of a statistic of the means, (..., K) -> (...), with its interval; None where it is undefined.
 
         BCa, bias-corrected and accelerated: Efron 1987, https://doi.org/10.2307/2289144; expanded for few prompts, or groups.
         Of a `ScoreMean` of which few prompts deviate, also that of `Deviations`. No interval for fewer than `FEWEST`, when
         some replicate is undefined (a ratio to nothing), or for another statistic that no replicate moves.
         """
-        import numpy as np
-
         with np.errstate(divide="ignore", invalid="ignore"):
             value = float(statistic(self.means))
             replicates, left_out = statistic(self.replicates), statistic(self.jackknife)
@@ -109,13 +107,11 @@ class Resampled:
             ends += few.ends()
         return Interval(value, min(value, *ends), max(value, *ends)) if ends else Interval(value, None, None)
 
-    def below(self, statistic: "Statistic", threshold: float) -> float | None:
+    def below(self, statistic: Statistic, threshold: float) -> float | None:
         """The one-sided p of "the statistic is at most `threshold`", by the same BCa: small when it is shown to be higher.
 
         It is below (1 - CONFIDENCE) / 2 where the interval lies above the threshold. None without an interval.
         """
-        import numpy as np
-
         found = self.interval(statistic)
         if found is None or found.low is None:
             return None
@@ -135,12 +131,10 @@ class Resampled:
         """Whether a bootstrap alone says little of it: fewer than `FEWEST` prompts, or groups, deviate from all others."""
         return self._deviations(statistic) is not None
 
-    def _deviations(self, statistic: "Statistic") -> "Deviations | None":
+    def _deviations(self, statistic: Statistic) -> "Deviations | None":
         return Deviations.of(statistic(self.each), statistic.lowest) if isinstance(statistic, ScoreMean) else None
 
-    def _bias(self, value: float, replicates: "Array") -> float:
-        import numpy as np
-
+    def _bias(self, value: float, replicates: Array) -> float:
         below = (np.count_nonzero(replicates < value) + np.count_nonzero(replicates == value) / 2) / len(replicates)
         edge = 0.5 / len(replicates)
         return NormalDist().inv_cdf(min(max(below, edge), 1 - edge))
@@ -164,24 +158,20 @@ def level_of(z: float, n: int) -> float:
     return float(stdtr(n - 1, z / math.sqrt(n / (n - 1))))
 
 
-def _varies(values: "Array", around: float) -> bool:
-    import numpy as np
-
+def _varies(values: Array, around: float) -> bool:
     return float(np.ptp(values)) > EQUAL * max(abs(around), 1.0)
 
 
-def _acceleration(left_out: "Array") -> float:
+def _acceleration(left_out: Array) -> float:
     spread = left_out.mean() - left_out
     return float((spread**3).sum() / (6 * (spread**2).sum() ** 1.5))
 
 
-def resample(scores: "Array", resamples: int, seed: int, groups: Sequence[str] | None = None) -> Resampled:
+def resample(scores: Array, resamples: int, seed: int, groups: Sequence[str] | None = None) -> Resampled:
     """Bootstrap replicates of the column means of `scores`, (n prompts, K models). The same seed gives the same draw.
 
     `groups` names the group of each prompt: whole groups are drawn, and the jackknife leaves out one group at a time.
     """
-    import numpy as np
-
     sums, sizes = scores, np.ones(len(scores))
     if groups is not None:
         names = {name: number for number, name in enumerate(dict.fromkeys(groups))}
@@ -223,7 +213,7 @@ class ScoreMean:
     less: int | None = None
     lowest: float = 0.0  # of a score, or of a difference; the highest is 100
 
-    def __call__(self, means: "Array") -> "Array":
+    def __call__(self, means: Array) -> Array:
         found: Array = means[..., self.k]
         return found if self.less is None else found - means[..., self.less]
 
@@ -244,12 +234,12 @@ def difference(k: int, other: int) -> ScoreMean:
     return ScoreMean(k, other, -100.0)
 
 
-def ratio(k: int, other: int, scale: float = 1.0) -> "Statistic":
+def ratio(k: int, other: int, scale: float = 1.0) -> Statistic:
     """The mean of column k over that of another; with scale 100, in percent."""
     return lambda means: scale * means[..., k] / means[..., other]
 
 
-def gap_closed(k: int, base: int, top: int) -> "Statistic":
+def gap_closed(k: int, base: int, top: int) -> Statistic:
     """How much of the way from the mean of column `base` to that of `top` column k has come, in percent."""
     return lambda means: 100.0 * (means[..., k] - means[..., base]) / (means[..., top] - means[..., base])
 
@@ -262,8 +252,6 @@ def tango_z(only_first: Any, only_second: Any, n: Any, difference: Any) -> Any:
 
     Tango 1998, Statistics in Medicine 17, 891: the discordant share is estimated under the hypothesis.
     """
-    import numpy as np
-
     b, c, d = np.asarray(only_first, float), np.asarray(only_second, float), np.asarray(difference, float)
     linear = -b - c + (2 * n - b + c) * d
     constant = -c * d * (1 - d)
@@ -277,8 +265,6 @@ def tango_z(only_first: Any, only_second: Any, n: Any, difference: Any) -> Any:
 
 def tango(only_first: Any, only_second: Any, n: Any) -> tuple[Any, Any]:
     """Tango's score interval of the difference of two paired shares, first less second, from -1 to 1; elementwise."""
-    import numpy as np
-
     z = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
     ends = []
     for target in (z, -z):
@@ -306,10 +292,8 @@ class Deviations:
     lowest: float
 
     @classmethod
-    def of(cls, values: "Array", lowest: float = -100.0) -> "Deviations | None":
+    def of(cls, values: Array, lowest: float = -100.0) -> "Deviations | None":
         """From scores or differences, (n,), of at most 100; None where at least `FEWEST` deviate, or half of them."""
-        import numpy as np
-
         found, counts = np.unique(np.round(values, 6), return_counts=True)
         n, most = len(values), int(counts.max())
         if n - most >= min(FEWEST, n / 2):

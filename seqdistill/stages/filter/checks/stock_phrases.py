@@ -177,7 +177,7 @@ def stock_phrases(
             if not content or np.mean([bool(content & _words(sample.prompt_text)) for sample in looked]) > FROM_PROMPT:
                 continue
             usual = usual or _usual([read(row) for row in _some(rows)])
-            if _alike(looked, usual):
+            if _are_alike(looked, usual):
                 continue
             if np.mean([coverage(sample) for sample in looked]) <= COVERAGE * usual.coverage:
                 found[int(values[number])] = _label(looked[0].text, opening)
@@ -208,7 +208,7 @@ def _usual(samples: Sequence[Sample]) -> _Usual:
     return _Usual(float(np.mean([coverage(sample) for sample in samples])), template)
 
 
-def _alike(samples: Sequence[Sample], usual: _Usual) -> bool:
+def _are_alike(samples: Sequence[Sample], usual: _Usual) -> bool:
     """Whether the prompts are one said in several ways: most of their words, less the template's, are common to all."""
     own = [_words(sample.prompt_text) - usual.template for sample in samples]
     return len(set.intersection(*own)) > 0.5 * float(np.mean([len(words) for words in own]))

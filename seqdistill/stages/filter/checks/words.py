@@ -278,7 +278,7 @@ def _kinds(size: int) -> NDArray[np.uint8]:
         category = unicodedata.category(character)
         if character in _MARKS:
             table[code] = _MARK
-        elif character in _SYMBOLS or (category in ("Sm", "So", "Lo") and _unspaced(code)):
+        elif character in _SYMBOLS or (category in ("Sm", "So", "Lo") and _is_unspaced(code)):
             table[code] = _SINGLE
         elif category[0] in "LM":
             table[code] = _LETTER
@@ -287,7 +287,7 @@ def _kinds(size: int) -> NDArray[np.uint8]:
     return table
 
 
-def _unspaced(code: int) -> bool:
+def _is_unspaced(code: int) -> bool:
     """Whether a character is a symbol, or a letter of a script that puts no spaces between words."""
     return not (0x80 <= code < 0xE00 or 0xF00 <= code < 0x1000 or 0x10A0 <= code < 0x1780 or 0x1800 <= code < 0x2000) or (
         unicodedata.category(chr(code))[0] == "S"

@@ -19,14 +19,7 @@ from seqdistill.metrics.formulas import MathChecker
 from seqdistill.metrics.numbers import answer_value, is_equal, reference_value
 from seqdistill.recipe.tables import VerifyConfig
 from seqdistill.records import Sample
-from seqdistill.stages.filter.scoring.answers import (
-    REGEX_SECONDS,
-    Extract,
-    compiled,
-    extractor,
-    json_in,
-    normal,
-)
+from seqdistill.stages.filter.scoring.answers import REGEX_SECONDS, Extract, compiled, extractor, json_in, normal
 from seqdistill.stages.filter.scoring.scores import Scores
 
 Check = Callable[[Sequence[Sample]], Scores]

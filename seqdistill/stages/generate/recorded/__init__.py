@@ -92,9 +92,7 @@ def import_recorded(run: Run, recipe: Recipe, files: Sequence[Path], progress: P
         store = stack.enter_context(Store())
         read = _read(store, files, recipe, views, progress)
         if not read.exchanges:
-            first = "".join(f": {one['id']}: {one['message']}" for one in read.first_unread[:1])
-            skipped = f"; {read.skipped} rows hold nothing to be learnt, or a bad answer" if read.skipped else ""
-            raise UsageError(f"no recorded completion could be read{first}{skipped}", read.first_hint or HINT)
+            raise _nothing_read(read)
         stack.enter_context(run.locked("generate"))
         imports = _add_earlier(run, store)
         record = StageRecord(run, "generate", {"imported": True}, {str(file): file for file in files})
@@ -140,6 +138,12 @@ def import_recorded(run: Run, recipe: Recipe, files: Sequence[Path], progress: P
         teachers=teachers,
         path=path,
     )
+
+
+def _nothing_read(read: _Read) -> UsageError:
+    first = "".join(f": {one['id']}: {one['message']}" for one in read.first_unread[:1])
+    skipped = f"; {read.skipped} rows hold nothing to be learnt, or a bad answer" if read.skipped else ""
+    return UsageError(f"no recorded completion could be read{first}{skipped}", read.first_hint or HINT)
 
 
 def _check_not_generated(run: Run) -> None:

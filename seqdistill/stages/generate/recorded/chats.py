@@ -9,12 +9,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from seqdistill.engines.replies import as_dict, objects
+from seqdistill.stages.generate.recorded.exchange import Row
 from seqdistill.stages.generate.recorded.open_webui import open_webui_chat
 from seqdistill.stages.generate.recorded.trees import branch_of
 from seqdistill.tasks.marked_turns import marked_turns
 from seqdistill.tasks.messages import is_conversation, plain_messages, structured
-
-Row = dict[str, Any]
 
 _CITATION = re.compile("\ue200[^\ue200\ue201]*\ue201|【\\d+(?::\\d+)?†[^】]*】")  # marks of sources, in ChatGPT's export
 

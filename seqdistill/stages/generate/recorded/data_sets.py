@@ -10,10 +10,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from seqdistill.engines.replies import as_dict, objects
+from seqdistill.stages.generate.recorded.exchange import Row
 from seqdistill.stages.generate.recorded.trees import best_rank
 from seqdistill.tasks.messages import call_text, is_conversation, structured, tools_text
-
-Row = dict[str, Any]
 
 QUESTIONS = ("prompt", "question", "query", "user_input", "instruction", "problem", "text", "input", "inputs")
 PASSAGES = ("context", "contexts", "passage", "retrieved_contexts", "retrieval_context")
@@ -53,10 +52,10 @@ def _question_about(row: Row) -> Row | None:
         beside = {"answer": row["answer"][0]}
     if not passage and not beside:
         return None
-    asked = f"{row[question]}\n\n{passage}" if passage and passage not in row[question] else row[question]
+    prompt = f"{row[question]}\n\n{passage}" if passage and passage not in row[question] else row[question]
     return {
         **{key: value for key, value in row.items() if key not in (question, *PASSAGES, *MAYBE_PASSAGES, "answers")},
-        "prompt": asked,
+        "prompt": prompt,
         **beside,
     }
 
@@ -76,8 +75,8 @@ def _passage(value: Any) -> str:
 
 def _calls(row: Row) -> Row | None:
     """A query and the calls of functions that answer it, as xLAM has them; as text, the functions in a system message."""
-    calls, asked = structured(row.get("answers")), row.get("query")
-    if not isinstance(asked, str) or not isinstance(calls, list) or not calls or "tools" not in row:
+    calls, prompt = structured(row.get("answers")), row.get("query")
+    if not isinstance(prompt, str) or not isinstance(calls, list) or not calls or "tools" not in row:
         return None
     if not all(isinstance(one, Mapping) and isinstance(one.get("name"), str) and "arguments" in one for one in calls):
         return None
@@ -85,16 +84,16 @@ def _calls(row: Row) -> Row | None:
     return {
         "id": row.get("id"),
         "system": tools_text(tools if isinstance(tools, list) else [tools]),
-        "prompt": asked,
+        "prompt": prompt,
         "completion": "\n".join(map(call_text, calls)),
     }
 
 
 def _worked_out(row: Row) -> Row | None:
     """A problem with a solution that is worked out and its short answer, which is the reference."""
-    asked = next((key for key in ("problem", "question", "prompt") if isinstance(row.get(key), str)), None)
+    prompt = next((key for key in ("problem", "question", "prompt") if isinstance(row.get(key), str)), None)
     solution, answer = row.get("solution"), row.get("answer")
-    if asked is None or not isinstance(solution, str) or not solution.strip() or not isinstance(answer, (str, int, float)):
+    if prompt is None or not isinstance(solution, str) or not solution.strip() or not isinstance(answer, (str, int, float)):
         return None
     if row.keys() & {"messages", "completion", "response", "output", "generations"} or str(answer).strip() == solution.strip():
         return None
@@ -106,16 +105,16 @@ def _worked_out(row: Row) -> Row | None:
 
 def _defined(row: Row) -> Row | None:
     """A task's definition and one of its inputs, as in Natural Instructions."""
-    task, asked = row.get("definition"), row.get("inputs", row.get("input"))
+    task, prompt = row.get("definition"), row.get("inputs", row.get("input"))
     if (
         not isinstance(task, str)
-        or not isinstance(asked, str)
+        or not isinstance(prompt, str)
         or "instruction" in row
         or not row.keys() & {"targets", "output"}
     ):
         return None
     rest = {key: value for key, value in row.items() if key not in ("definition", "inputs", "targets")}
-    return {**rest, "instruction": task, "input": asked, "output": row.get("output", row.get("targets"))}
+    return {**rest, "instruction": task, "input": prompt, "output": row.get("output", row.get("targets"))}
 
 
 def _answered_often(row: Row) -> Row | None:
@@ -168,7 +167,7 @@ def _paragraphs(row: Row) -> list[Row] | None:
 
 def _rated(row: Row) -> list[Row] | None:
     """Several models' answers to one prompt; with scores or ranks all but the best are marked as bad."""
-    asked = next((row[key] for key in QUESTIONS if row.get(key) and isinstance(row[key], (str, list))), None)
+    prompt = next((row[key] for key in QUESTIONS if row.get(key) and isinstance(row[key], (str, list))), None)
     held = next(
         (held for key in ("completions", "responses", "answers", "generations") if isinstance(held := row.get(key), list)), []
     )
@@ -177,7 +176,7 @@ def _rated(row: Row) -> list[Row] | None:
         for one in held
         if isinstance(one, Mapping)
     ]
-    if asked is None or not answers or len(answers) != len(held) or any(text is None for _, text in answers):
+    if prompt is None or not answers or len(answers) != len(held) or any(text is None for _, text in answers):
         return None
     if is_conversation(held) or not any("model" in one or _score(one) is not None for one, _ in answers):
         return None
@@ -186,7 +185,7 @@ def _rated(row: Row) -> list[Row] | None:
     for one, text in answers:
         system = one.get("custom_system_prompt", row.get("system_prompt"))
         beside = {"model": one.get("model"), "system": system, "reference": row.get("reference")}
-        rows.append({"prompt": asked, "completion": text, "label": best is None or _score(one) == best, **beside})
+        rows.append({"prompt": prompt, "completion": text, "label": best is None or _score(one) == best, **beside})
     return rows
 
 
@@ -213,13 +212,13 @@ def _compared(row: Row) -> list[Row] | None:
     """Two answers to one prompt, of which somebody preferred one: PKU-SafeRLHF, HelpSteer3, Chatbot Arena's older tables."""
     pairs = (("response_0", "response_1"), ("response1", "response2"), ("response_a", "response_b"))
     names = next((names for names in pairs if all(row.get(name) for name in names)), None)
-    asked = structured(row.get("prompt", row.get("context")))
-    if names is None or not isinstance(asked, (str, list)) or not asked:
+    prompt = structured(row.get("prompt", row.get("context")))
+    if names is None or not isinstance(prompt, (str, list)) or not prompt:
         return None
     preferred = _preferred(row)
     return [
         {
-            "messages": _alternating(asked, structured(row[name])),
+            "messages": _alternating(prompt, structured(row[name])),
             "model": row.get(f"model_{'ab'[number]}") or row.get(f"{name}_source"),
             "label": number == preferred and row.get(f"is_{name}_safe") is not False,
         }
@@ -236,11 +235,11 @@ def _preferred(row: Row) -> int | None:
     return next((number for number in (0, 1) if row.get(f"winner_model_{'ab'[number]}") in (1, True, "1")), None)
 
 
-def _alternating(asked: Any, answered: Any) -> list[Row]:
+def _alternating(prompt: Any, answered: Any) -> list[Row]:
     """The conversation of a prompt and its answer: texts, messages before a text, or a list of each side's turns."""
-    if is_conversation(asked):
-        return [*asked, {"role": "assistant", "content": answered}]
-    sides = [one if isinstance(one, list) else [one] for one in (asked, answered)]
+    if is_conversation(prompt):
+        return [*prompt, {"role": "assistant", "content": answered}]
+    sides = [one if isinstance(one, list) else [one] for one in (prompt, answered)]
     turns = zip(*sides, strict=False)
     return [{"role": role, "content": text} for pair in turns for role, text in zip(("user", "assistant"), pair, strict=True)]
 

@@ -7,10 +7,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from seqdistill.engines.replies import as_dict
+from seqdistill.stages.generate.recorded.exchange import Row
 from seqdistill.stages.generate.recorded.traces import reply_of_messages
 from seqdistill.tasks.messages import is_assistant, is_conversation, structured
-
-Row = dict[str, Any]
 
 REFERENCES = ("reference", "ground_truth", "expected", "expected_output", "target", "ideal", "label", "correct_answer")
 INSPECT_WRONG = ("I", "N")  # https://inspect.aisi.org.uk/scorers.html: incorrect, no answer
@@ -64,11 +63,11 @@ def _openai_eval(row: Row) -> Row | None:
 def _inspect_sample(row: Row) -> Row | None:
     if not is_inspect_sample(row):
         return None
-    messages, asked = row.get("messages"), row.get("input")
+    messages, prompt = row.get("messages"), row.get("input")
     if isinstance(messages, list) and is_conversation(messages) and is_assistant(messages[-1]):
-        asked = messages[:-1]
+        prompt = messages[:-1]
     choices = [{**as_dict(one), "finish_reason": as_dict(one).get("stop_reason")} for one in row["output"]["choices"]]
-    return {"request": {"messages": asked} if isinstance(asked, list) else {"prompt": asked}} | {
+    return {"request": {"messages": prompt} if isinstance(prompt, list) else {"prompt": prompt}} | {
         "response": {**row["output"], "choices": choices},
         "reference": reference_of(row),
     }
@@ -80,11 +79,11 @@ def _lm_eval_sample(row: Row) -> Row | None:
     arguments, responses = row["arguments"], row["resps"]
     first = next(iter(arguments.values()), None) if isinstance(arguments, Mapping) else arguments
     first = first[0] if isinstance(first, list) and first else first
-    asked = first.get("arg_0") if isinstance(first, Mapping) else first[0] if isinstance(first, list) and first else first
+    prompt = first.get("arg_0") if isinstance(first, Mapping) else first[0] if isinstance(first, list) and first else first
     while isinstance(responses, list) and len(responses) == 1:
         responses = responses[0]
-    if isinstance(asked, str) and isinstance(responses, str):
-        return {"prompt": asked, "completion": responses, "reference": reference_of(row)}
+    if isinstance(prompt, str) and isinstance(responses, str):
+        return {"prompt": prompt, "completion": responses, "reference": reference_of(row)}
     return None
 
 

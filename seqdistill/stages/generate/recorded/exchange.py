@@ -12,19 +12,9 @@ from seqdistill.engines.replies import as_dict, as_list
 from seqdistill.errors import UsageError
 from seqdistill.records import Message
 from seqdistill.stages.generate.recorded.answers import left_out
-from seqdistill.stages.generate.recorded.replies import (
-    PRINTED,
-    Reply,
-    completions_of,
-    usage_in,
-)
+from seqdistill.stages.generate.recorded.replies import PRINTED, Reply, completions_of, usage_in
 from seqdistill.tasks.beside_prompt import check_prompt, check_whole
-from seqdistill.tasks.messages import (
-    has_turns,
-    is_assistant,
-    role_of,
-    structured,
-)
+from seqdistill.tasks.messages import has_turns, is_assistant, role_of, structured
 from seqdistill.tasks.prompt_files import value_text
 from seqdistill.tasks.row_columns import has_tools_beside, tools_in
 
@@ -150,15 +140,15 @@ def _with_prefill(messages: list[Message], reply: Reply) -> tuple[list[Message],
 def _without_prompt(reply: Reply, row: Row, raw: Any) -> Reply:
     """The reply without the prompt in front of its texts, which transformers' pipelines and the option `echo` put there."""
     request = as_dict(request_of(row)) or row
-    asked = next((request[key] for key in ("prompt", "inputs", "input") if isinstance(request.get(key), str)), "")
+    prompt = next((request[key] for key in ("prompt", "inputs", "input") if isinstance(request.get(key), str)), "")
     wanted = request.get("echo") is True or as_dict(request.get("parameters")).get("return_full_text") is True
     holders = (row, raw, *as_list(raw))
-    is_likely = len(asked) >= LEAST_REPEATED and any("generated_text" in as_dict(one) for one in holders)
-    if not asked or not (wanted or is_likely):
+    is_likely = len(prompt) >= LEAST_REPEATED and any("generated_text" in as_dict(one) for one in holders)
+    if not prompt or not (wanted or is_likely):
         return reply
     choices = [
-        {**one, "message": {**one["message"], "content": text.removeprefix(asked)}}
-        if isinstance(text := one["message"].get("content"), str) and text != asked
+        {**one, "message": {**one["message"], "content": text.removeprefix(prompt)}}
+        if isinstance(text := one["message"].get("content"), str) and text != prompt
         else one
         for one in reply["choices"]
     ]

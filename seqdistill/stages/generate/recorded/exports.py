@@ -11,12 +11,8 @@ from typing import Any
 from seqdistill.engines.replies import as_dict, as_list, objects
 from seqdistill.stages.generate.recorded.chats import CHATS
 from seqdistill.stages.generate.recorded.data_sets import DATA_SETS, DATA_SETS_WITHIN
-from seqdistill.stages.generate.recorded.evaluations import (
-    EVALUATIONS,
-    is_failed_test,
-    reference_of,
-    with_snake_names,
-)
+from seqdistill.stages.generate.recorded.evaluations import EVALUATIONS, is_failed_test, reference_of, with_snake_names
+from seqdistill.stages.generate.recorded.exchange import Row
 from seqdistill.stages.generate.recorded.failures import FAILED, failure_of
 from seqdistill.stages.generate.recorded.traces import (
     QUESTIONS,
@@ -29,8 +25,6 @@ from seqdistill.stages.generate.recorded.traces import (
 )
 from seqdistill.stages.generate.recorded.trees import tree_answers
 from seqdistill.tasks.messages import is_assistant, structured
-
-Row = dict[str, Any]
 
 WRAPPERS = ("properties", "chat", "data", "meta", "span_data", "http")  # hold the row itself
 INSIDE = {"messages", "requestBody", "request", "input", "history"}
@@ -144,12 +138,12 @@ def _braintrust(row: Row) -> Row | None:
 
 
 def _bedrock_log(row: Row) -> Row | None:
-    asked, answered = as_dict(row.get("input")), as_dict(row.get("output"))
-    if "inputBodyJson" not in asked or "outputBodyJson" not in answered:
+    prompt, answered = as_dict(row.get("input")), as_dict(row.get("output"))
+    if "inputBodyJson" not in prompt or "outputBodyJson" not in answered:
         return None
-    usage = {"input_tokens": asked.get("inputTokenCount"), "output_tokens": answered.get("outputTokenCount")}
+    usage = {"input_tokens": prompt.get("inputTokenCount"), "output_tokens": answered.get("outputTokenCount")}
     return {
-        "request": asked["inputBodyJson"],
+        "request": prompt["inputBodyJson"],
         "response": answered["outputBodyJson"],
         "model": row.get("modelId"),
         "usage": usage,
@@ -160,14 +154,14 @@ def _annotated(row: Row) -> Row | None:
     """What a person wrote in Label Studio; a question of Argilla with its responses."""
     data, annotations = as_dict(row.get("data")), row.get("annotations")
     if data and isinstance(annotations, list):
-        asked = next((data[key] for key in (*QUESTIONS, "messages") if data.get(key)), None)
+        prompt = next((data[key] for key in (*QUESTIONS, "messages") if data.get(key)), None)
         for annotation in annotations:
             results = [] if as_dict(annotation).get("was_cancelled") else as_dict(annotation).get("result")
             for one in as_list(results):
                 written = as_dict(as_dict(one).get("value")).get("text")
                 text = "\n".join(map(str, written)) if isinstance(written, list) else written
                 if as_dict(one).get("type") == "textarea" and text:
-                    return {"prompt": asked, "completion": text}
+                    return {"prompt": prompt, "completion": text}
         return None
     fields = as_dict(row.get("fields"))
     if fields and (written := _submitted(row.get("responses"))) is not None:
@@ -195,10 +189,10 @@ def _submitted(responses: Any) -> str | None:
 
 def _llm_log(row: Row) -> Row | None:
     """A row of the logs of the command `llm`: the whole conversation is in what was sent."""
-    asked, answered = as_dict(row.get("prompt_json")), as_dict(row.get("response_json"))
+    prompt, answered = as_dict(row.get("prompt_json")), as_dict(row.get("response_json"))
     if not isinstance(row.get("response"), str) or not ({"prompt_json", "response_json"} & row.keys()):
         return None
-    request = asked if asked.get("messages") else {"prompt": row.get("prompt"), "system": row.get("system")}
+    request = prompt if prompt.get("messages") else {"prompt": row.get("prompt"), "system": row.get("system")}
     if isinstance(files := row.get("attachments"), list) and files:
         request = {"messages": [{"role": "user", "content": row.get("prompt"), "files": files}]}  # which are refused
     reply = {"role": "assistant", "content": row["response"], "finish_reason": answered.get("finish_reason")}

@@ -6,13 +6,11 @@ The program keeps thoughts and calls of tools in an answer's text, as HTML: they
 import html
 import re
 from collections.abc import Iterator
-from typing import Any
 
 from seqdistill.engines.replies import as_dict
+from seqdistill.stages.generate.recorded.exchange import Row
 from seqdistill.stages.generate.recorded.trees import branch_of
 from seqdistill.tasks.messages import is_conversation, role_of, structured
-
-Row = dict[str, Any]
 
 _DETAILS = re.compile(r'<details type="(reasoning|tool_calls|code_interpreter)"([^>]*)>(.*?)</details>\s*', re.DOTALL)
 _ATTRIBUTE = re.compile(r'(\w+)="([^"]*)"')

@@ -26,14 +26,7 @@ from seqdistill.stages.generate.recorded.exchange import (
 )
 from seqdistill.stages.generate.recorded.exports import is_beside, rewritten, rows_within
 from seqdistill.stages.generate.recorded.failures import FAILED, failure_of
-from seqdistill.stages.generate.recorded.replies import (
-    api_reply,
-    chat_reply,
-    finish_of,
-    messages_in,
-    usage_in,
-    whole_reply,
-)
+from seqdistill.stages.generate.recorded.replies import api_reply, chat_reply, finish_of, messages_in, usage_in, whole_reply
 from seqdistill.stages.generate.recorded.unknown import unknown
 from seqdistill.tasks.beside_prompt import check_options
 from seqdistill.tasks.marked_turns import prompted_turns
@@ -155,8 +148,8 @@ def exchanges_in(row: Row, place: str) -> list[Exchange] | None:
     if FAILED in row:
         raise UsageError(f"{place}: the call failed: {row[FAILED][:200]}")
     check_only_text(row, place)
-    asked = next((row[name] for name in (*PROMPTS, "instruction", "ctx") if isinstance(row.get(name), str)), None)
-    check_options(row, asked, place)
+    text = next((row[name] for name in (*PROMPTS, "instruction", "ctx") if isinstance(row.get(name), str)), None)
+    check_options(row, text, place)
     _check_status(row, place)
     if isinstance(prompt := row.get("prompt"), Mapping) and "raw" in prompt:
         return _promptfoo(row, place)
@@ -292,8 +285,8 @@ def _prompt_and_answer(row: Row, place: str) -> list[Exchange] | None:
             raise UsageError(f"{place}: the answer is empty")
         return None
     if instruction is not None and not row.get("messages") and (not row.get("prompt") or ends_with(row["prompt"], answer)):
-        asked = prompted_turns(instruction) or [{"role": "user", "content": instruction}]
-        prompt = messages_in(joined(history_turns(row, place), asked), place)
+        turns = prompted_turns(instruction) or [{"role": "user", "content": instruction}]
+        prompt = messages_in(joined(history_turns(row, place), turns), place)
         prompt = with_system(prompt or [], system_of(row), place)
     else:
         name = "prompt" if key in TEXTS else str(key)

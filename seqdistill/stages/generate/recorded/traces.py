@@ -10,9 +10,8 @@ from typing import Any
 
 from seqdistill.engines.replies import as_dict, objects
 from seqdistill.records import from_json
+from seqdistill.stages.generate.recorded.exchange import Row
 from seqdistill.tasks.messages import continued, has_turns, is_assistant, is_conversation, plain_messages, structured
-
-Row = dict[str, Any]
 
 SPANS = ("llm.", "gen_ai.", "openinference.", "input.", "output.", "traceloop.", "mlflow.", "ai.")
 SPAN_KINDS = ("openinference.span.kind", "traceloop.span.kind", "mlflow.spanType")
@@ -89,8 +88,8 @@ def _put_and_got(inputs: Mapping[str, Any], outputs: Mapping[str, Any], model: A
     """What a traced call was put and what it returned."""
     if not inputs or not outputs:
         return None
-    asked = plain_messages(inputs.get("messages"))
-    request = {**inputs, "messages": asked} if asked else inputs
+    prompt = plain_messages(inputs.get("messages"))
+    request = {**inputs, "messages": prompt} if prompt else inputs
     if generations := outputs.get("generations"):
         first = generations[0] if isinstance(generations, list) else None
         one = as_dict(first[0] if isinstance(first, list) and first else first)
@@ -101,44 +100,44 @@ def _put_and_got(inputs: Mapping[str, Any], outputs: Mapping[str, Any], model: A
         return {"request": request, "response": reply_of_messages(said, {**facts, "usage": facts.get("token_usage")})}
     if said := plain_messages(outputs.get("messages", outputs.get("output"))):
         if has_turns(said) and is_assistant(said[-1]):  # a graph's: calls of tools and their results before the answer
-            request = {**request, "messages": continued(_asked_turns(asked, inputs), said[:-1])}
+            request = {**request, "messages": continued(_prompt_turns(prompt, inputs), said[:-1])}
         return {"request": request, "response": reply_of_messages(said[-1:], outputs)}
     if outputs.keys() & {"choices", "candidates", "content", "stop_reason"} or outputs.get("object") == "response":
         return {"request": request, "response": outputs}
     answers = [value for value in outputs.values() if isinstance(value, str)]
-    asked_texts = [inputs[key] for key in QUESTIONS if isinstance(inputs.get(key), str)] or [
+    texts = [inputs[key] for key in QUESTIONS if isinstance(inputs.get(key), str)] or [
         value for value in inputs.values() if isinstance(value, str)
     ]
-    if len(answers) != 1 or (not asked and len(asked_texts) != 1):
+    if len(answers) != 1 or (not prompt and len(texts) != 1):
         return None
-    return {"prompt": asked or asked_texts[0], "completion": answers[0], "model": model}
+    return {"prompt": prompt or texts[0], "completion": answers[0], "model": model}
 
 
-def _asked_turns(asked: list[Any], inputs: Mapping[str, Any]) -> list[Any]:
+def _prompt_turns(prompt: list[Any], inputs: Mapping[str, Any]) -> list[Any]:
     """What a traced call was put, as messages."""
     text = next((inputs[key] for key in QUESTIONS if isinstance(inputs.get(key), str)), None)
-    return asked or ([{"role": "user", "content": text}] if text else [])
+    return prompt or ([{"role": "user", "content": text}] if text else [])
 
 
 def span(row: Row) -> Row | None:
     """A span of OpenTelemetry, nested or as a flat table: OpenInference's, the GenAI conventions', OpenLLMetry's names."""
     facts = attributes_of(row)
     model = next((facts[key] for key in SPAN_MODELS if isinstance(facts.get(key), str)), None)
-    for asked, answered in (
+    for put, got in (
         ("llm.input_messages", "llm.output_messages"),
         ("gen_ai.input.messages", "gen_ai.output.messages"),
         ("gen_ai.prompt", "gen_ai.completion"),
         ("events", "events"),
     ):
-        prompt, answers = _span_messages(facts, asked), _span_messages(facts, answered)
-        if asked == answered:
+        prompt, answers = _span_messages(facts, put), _span_messages(facts, got)
+        if put == got:
             prompt, answers = _span_events(facts)
         if prompt and answers:
             usage = {
                 "input_tokens": facts.get("llm.token_count.prompt", facts.get("gen_ai.usage.input_tokens")),
                 "output_tokens": facts.get("llm.token_count.completion", facts.get("gen_ai.usage.output_tokens")),
             }
-            several = len(answers) > 1 and answered == "gen_ai.output.messages" and all(map(is_assistant, answers))
+            several = len(answers) > 1 and got == "gen_ai.output.messages" and all(map(is_assistant, answers))
             reasons = facts.get("gen_ai.response.finish_reasons")
             reasons = reasons if isinstance(reasons, list) and len(reasons) == len(answers) else [reasons] * len(answers)
             choices = [
@@ -159,8 +158,8 @@ def span(row: Row) -> Row | None:
         said = {"role": "assistant", "content": facts.get("ai.response.text") or "", "tool_calls": calls}
         said |= {"finish_reason": facts.get("ai.response.finishReason"), "model": model}
         facts = {**facts, "ai.response.text": said}
-    for asked, answered in CALLED:
-        if facts.get(asked) and facts.get(answered) and (found := _called(facts[asked], facts[answered], model)):
+    for put, got in CALLED:
+        if facts.get(put) and facts.get(got) and (found := _called(facts[put], facts[got], model)):
             counts = ("gen_ai.usage.input_tokens", "gen_ai.usage.output_tokens")
             usage = {"input_tokens": facts.get(counts[0]), "output_tokens": facts.get(counts[1])}
             return {"finish_reason": facts.get("ai.response.finishReason"), "usage": usage, **found}

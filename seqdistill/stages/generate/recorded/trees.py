@@ -8,8 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from seqdistill.engines.replies import as_dict, objects
-
-Row = dict[str, Any]
+from seqdistill.stages.generate.recorded.exchange import Row
 
 
 def branch_of(nodes: Mapping[str, Any], name: Any, parent: str) -> list[Row]:

@@ -173,7 +173,7 @@ def completion_trainer(loss: Callable[[Step], Any] | None = None, batches: Token
             plain = self.args.loss_type == "nll" and self.args.label_smoothing_factor == 0
             if loss is None and (return_outputs or not plain or self.args.device.type != "cpu"):
                 return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-            step = self._step(model, inputs)
+            step = _step_of(self, model, inputs)
             found = (loss or text_loss)(step).sum() / (
                 max(len(step.labels), 1) if num_items_in_batch is None else num_items_in_batch
             )
@@ -184,27 +184,28 @@ def completion_trainer(loss: Callable[[Step], Any] | None = None, batches: Token
                 found = found + self.router_aux_loss_coef * step.balance / batches
             return found
 
-        def _step(self, model: Any, inputs: dict[str, Any]) -> Step:
-            """The student called on a batch, its logits computed where a token is trained."""
-            labels = inputs["labels"][:, 1:]
-            trained = labels != -100
-
-            def keep_trained(_: Any, hidden: tuple[Any, ...]) -> Any:
-                return hidden[0][:, :-1][trained]  # (B, T, H) -> (N, H)
-
-            passed = {name: value for name, value in inputs.items() if name in MODEL_INPUTS}
-            head = self.accelerator.unwrap_model(model).get_output_embeddings()
-            hook = head.register_forward_pre_hook(keep_trained)
-            try:
-                balanced = {"output_router_logits": True} if self.aux_loss_enabled else {}
-                outputs = model(**passed, **balanced, use_cache=False)  # its logits (N, V)
-            finally:
-                hook.remove()
-            extras = {name: value for name, value in inputs.items() if name not in MODEL_INPUTS and name != "labels"}
-            balance = getattr(outputs, "aux_loss", None) if self.aux_loss_enabled else None
-            return Step(passed, trained, labels[trained], outputs.logits, extras, balance)
-
     return CompletionTrainer
+
+
+def _step_of(trainer: Any, model: Any, inputs: dict[str, Any]) -> Step:
+    """The student called on a batch, its logits computed where a token is trained."""
+    labels = inputs["labels"][:, 1:]
+    trained = labels != -100
+
+    def keep_trained(_: Any, hidden: tuple[Any, ...]) -> Any:
+        return hidden[0][:, :-1][trained]  # (B, T, H) -> (N, H)
+
+    passed = {name: value for name, value in inputs.items() if name in MODEL_INPUTS}
+    head = trainer.accelerator.unwrap_model(model).get_output_embeddings()
+    hook = head.register_forward_pre_hook(keep_trained)
+    try:
+        balanced = {"output_router_logits": True} if trainer.aux_loss_enabled else {}
+        outputs = model(**passed, **balanced, use_cache=False)  # its logits (N, V)
+    finally:
+        hook.remove()
+    extras = {name: value for name, value in inputs.items() if name not in MODEL_INPUTS and name != "labels"}
+    balance = getattr(outputs, "aux_loss", None) if trainer.aux_loss_enabled else None
+    return Step(passed, trained, labels[trained], outputs.logits, extras, balance)
 
 
 METHOD = Method(

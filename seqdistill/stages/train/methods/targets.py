@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy
+
 from seqdistill.engines.loading import load
 from seqdistill.engines.logprob_file import read_logprob_rows
 from seqdistill.engines.logprobs import LOWEST, TEMPERATURES, TokenLogprobs, is_same_temperature, logprobs_in
@@ -59,7 +61,6 @@ class Targets:
 
     def of(self, row: int, tokens: int) -> tuple[Any, Any, Any]:
         """(ids, logprobs, found) of a row's trained tokens, as tensors."""
-        import numpy
         import torch
 
         place = slice(self.starts[row], self.starts[row] + tokens)
@@ -104,8 +105,6 @@ def fitted_targets(
     targets at the end of what is stored, and what the student's template writes before an answer (an empty think block) may
     have none; an endpoint's targets may end before the end of the turn.
     """
-    import numpy
-
     labels, ids = row.tokens[row.start :], stored.token_ids
     if ids is None:
         return TEXTS
@@ -173,8 +172,6 @@ def _write_row(
     among those that were cut: in the bucket of all others, an eighth of it on the demo, it would teach the student to say
     something else (one seed: 4.6 chrF less, +-2.4). A place where none of the likeliest is left has no target.
     """
-    import numpy
-
     targets.found[start : start + len(ids)] = True
     for place, (listed, values) in enumerate(zip(ids, logprobs, strict=True), start):
         tokens = _renumbered(listed, numbering)
@@ -192,8 +189,6 @@ def _write_row(
 
 def _allocated(rows: Sequence[Row], width: int, folder: Path) -> Targets:
     """Empty targets for the rows' trained tokens, in files that are gone when nobody reads them any more."""
-    import numpy
-
     lengths = numpy.array([len(row.tokens) - row.start for row in rows])
     places = int(lengths.sum())
 
@@ -219,8 +214,6 @@ def _widest(path: Path) -> int:
 
 def _renumbered(ids: Sequence[int], numbering: Any) -> Any:
     """The student's ids of the teacher's tokens, as an array; -1 for those that it lacks."""
-    import numpy
-
     tokens = numpy.array(ids, dtype=numpy.int64)
     return numpy.where(tokens < len(numbering), numbering[numpy.minimum(tokens, len(numbering) - 1)], -1)
 
@@ -232,8 +225,6 @@ def student_numbering(recipe: Recipe, tokenizer: Any, before_cuts: Sequence[int]
     longer than its tokenizer makes no difference. Raises UsageError for a local teacher whose token ids mean other tokens
     than the student's. An endpoint's tokenizer is not here: there the stored ids are compared with each row.
     """
-    import numpy
-
     tokens = {number: token for token, number in tokenizer.get_vocab().items()}
     own = {before: number for number, before in enumerate(before_cuts or range(max(tokens) + 1))}  # by the id before any cut
     local = [teacher for teacher in recipe.each_teacher if teacher.engine != "openai" and teacher.model]
