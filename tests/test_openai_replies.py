@@ -246,6 +246,14 @@ def test_tokens_that_are_not_reported_may_be_billed_and_are_never_negative(
     assert (completion.error, completion.uncounted, completion.hidden_tokens) == (None, uncounted, 0)
 
 
+@pytest.mark.parametrize("cached", [3, 4])
+def test_reasoning_beside_the_answer_is_not_taken_for_a_cache_of_as_many_tokens(cached: int) -> None:
+    details = {"prompt_tokens_details": {"cached_tokens": cached}, "completion_tokens_details": {"reasoning_tokens": 3}}
+    usage = {"prompt_tokens": 9, "completion_tokens": 5, "total_tokens": 17, **details}
+    completion = said(json.dumps({"choices": [{"message": {"content": "a"}}], "usage": usage}).encode())
+    assert (completion.prompt_tokens, completion.cached_tokens, completion.hidden_tokens) == (9, cached, 3)
+
+
 @pytest.mark.parametrize(
     ("reported", "billed"),
     [

@@ -78,7 +78,7 @@ def usage_of(reply: Mapping[str, Any]) -> Usage:
     if completion is None and prompt is not None and total is not None and total >= prompt:
         completion = total - prompt
     written = completion or 0
-    if prompt is not None and _is_cache_beside(facts, prompt, written, total, cached + writes):
+    if prompt is not None and _is_cache_beside(facts, prompt, written, total, cached + writes, thoughts):
         prompt += cached + writes
     hidden = max(
         (total or 0) - (prompt or 0) - written,
@@ -122,14 +122,16 @@ def _with_details(facts: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     return [facts, *(deeper for part in inner for deeper in _with_details(part))]
 
 
-def _is_cache_beside(facts: Mapping[str, Any], prompt: int, written: int, total: int | None, cache: int) -> bool:
+def _is_cache_beside(
+    facts: Mapping[str, Any], prompt: int, written: int, total: int | None, cache: int, thoughts: int
+) -> bool:
     """Whether the cache's tokens are not among the prompt's. Anthropic counts them so, and some gateways hand that on.
 
-    new-api names whose way of counting it is.
+    new-api names whose way of counting it is. A total that is as much larger may as well be by `thoughts`, which are dearer.
     """
     if not cache:
         return False
-    if total == prompt + written + cache or facts.get("usage_semantic") == "anthropic":
+    if (total == prompt + written + cache and cache != thoughts) or facts.get("usage_semantic") == "anthropic":
         return True
     return any(name in facts for name in CACHE_BESIDE) and ("prompt_tokens" not in facts or cache > prompt)
 
