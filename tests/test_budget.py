@@ -164,6 +164,18 @@ def test_what_an_endpoint_bills_is_reported_also_where_no_price_is_configured(tm
     assert (result.usd, result.spent_usd, result.assumed_usd) == (pytest.approx(0.1), pytest.approx(0.1), 0.0)
 
 
+def test_what_an_endpoint_bills_is_what_is_estimated_where_no_price_is_configured(tmp_path: Path) -> None:
+    with ChatServer(reply=with_usage({"cost": 0.02})) as server:
+        run, asked = Run(tmp_path / "run"), recipe(server, prompts_file(tmp_path, range(10)))
+        assert estimate(run, asked, Silent()).usd is None
+        probed = estimate(run, asked, Silent(), probe=4)
+        notes = Notes()
+        generate(run, asked, notes)
+        generate(run, replace(asked, generate=replace(asked.generate, seed=1)), notes)
+    assert (probed.usd, probed.missing_usd) == (pytest.approx(0.2), pytest.approx(0.12))
+    assert "10 requests were answered before under other settings, and are paid for again: about 0.2000 USD" in str(notes.notes)
+
+
 def test_a_fee_for_each_request_is_paid_and_held(tmp_path: Path) -> None:
     with ChatServer() as server:
         asked = recipe(server, prompts_file(tmp_path, range(40)), budget=1.0, samples=2, samples_per_request=2)

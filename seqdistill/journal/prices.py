@@ -170,7 +170,8 @@ def typical(completions: Sequence[Completion]) -> Completion:
         "cache_write_1h_tokens",
     )
     means: dict[str, Any] = {name: round(fmean(getattr(one, name) for one in completions)) for name in counts}
-    return Completion("", **means, billed_usd=fmean(one.billed_usd or 0.0 for one in completions))
+    billed = [one.billed_usd for one in completions if one.billed_usd is not None]
+    return Completion("", **means, billed_usd=fmean(billed) if billed else None)
 
 
 # --- what no count of tokens shows ----------------------------------------------------------------------------------------
