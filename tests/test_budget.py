@@ -17,7 +17,7 @@ from generate_runs import PRICE, Child, Notes, arguments, killed_after, main_in_
 from refusal_shapes import error
 
 from seqdistill.cli import main
-from seqdistill.engines import Request
+from seqdistill.engines import Completion, Request
 from seqdistill.errors import Incomplete, SeqdistillError, UsageError
 from seqdistill.journal import batches
 from seqdistill.journal.budget import Budget, Source
@@ -64,6 +64,19 @@ def test_what_is_reported_as_paid_holds_what_other_stages_paid_since(tmp_path: P
         shutil.copyfile(run.file("generate", "journal.jsonl"), run.file("eval", "journal.jsonl"))  # as eval pays for answers
         again = generate(run, asked, Silent())
     assert again.up_to_date and again.spent_usd == pytest.approx(2 * first)
+
+
+def test_what_is_reported_as_paid_holds_what_was_answered_before_the_price_was_known(tmp_path: Path) -> None:
+    run = Run(tmp_path / "run")
+    with ChatServer() as server:
+        generate(run, recipe(server, prompts_file(tmp_path, range(5))), Silent())
+        asked = priced(recipe(server, prompts_file(tmp_path, range(9))))
+        first = generate(run, asked, Silent()).spent_usd
+        assert first == pytest.approx(server.billed_usd(PRICE))
+        run.file("eval", "").mkdir()
+        with Journal(run.file("eval", "journal.jsonl")) as journal:
+            journal.append("judge", [("0" * 32, Request("p", [], 9), Completion("p"))], usd=[0.5])
+        assert generate(run, asked, Silent()).spent_usd == pytest.approx(server.billed_usd(PRICE) + 0.5)
 
 
 @pytest.mark.parametrize("table", ["options", "body"])

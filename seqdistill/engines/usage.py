@@ -122,9 +122,7 @@ def _with_details(facts: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     return [facts, *(deeper for part in inner for deeper in _with_details(part))]
 
 
-def _is_cache_beside(
-    facts: Mapping[str, Any], prompt: int, written: int, total: int | None, cache: int, thoughts: int
-) -> bool:
+def _is_cache_beside(facts: Mapping[str, Any], prompt: int, written: int, total: int | None, cache: int, thoughts: int) -> bool:
     """Whether the cache's tokens are not among the prompt's. Anthropic counts them so, and some gateways hand that on.
 
     new-api names whose way of counting it is. A total that is as much larger may as well be by `thoughts`, which are dearer.
