@@ -223,6 +223,20 @@ def test_choices_that_nobody_requested_are_paid_all_the_same(tmp_path: Path) -> 
         assert result.samples == 5 and result.spent_usd == pytest.approx(server.billed_usd(PRICE))
 
 
+@pytest.mark.parametrize(("bill", "paid"), [(0.25, 0.306), (0.3, 0.306), (0.31, 0.31), (0.5, 0.5)])
+def test_a_bill_for_several_answers_counts_where_it_is_more_than_all_of_them_cost(
+    tmp_path: Path, bill: float, paid: float
+) -> None:
+    def reply(body: Body) -> Body:
+        return {**answer(body), "usage": {"prompt_tokens": 6, "completion_tokens": 30, "cost": bill}}
+
+    with ChatServer(reply=reply) as server:
+        asked = priced(recipe(server, prompts_file(tmp_path, range(4)), samples=3, samples_per_request=3))
+        result = generate(Run(tmp_path / "run"), asked, Silent())
+    assert (len(server.requests), result.samples) == (4, 12)
+    assert (result.spent_usd, result.usd) == (pytest.approx(4 * paid), pytest.approx(4 * paid))
+
+
 def test_an_answer_that_was_broken_off_beside_another_is_paid_once(tmp_path: Path) -> None:
     def reply(body: Body) -> Body:
         said = answer(body)
