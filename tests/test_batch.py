@@ -203,7 +203,7 @@ def test_a_bill_from_an_endpoint_whose_price_is_0_ends_a_capped_run_after_the_fi
         asked = priced(
             recipe(server, prompts_file(tmp_path, range(40)), batch=True, budget=10.0), {"prompt": 0, "completion": 0}
         )
-        with pytest.raises(UsageError, match="a bill of 7.000000 USD for an answer, and the configured price is 0"):
+        with pytest.raises(UsageError, match=r"a bill of 7\.000000 USD for an answer, and the configured price is 0"):
             again(tmp_path, asked)
         assert len(server.usages) == 1
 
