@@ -5,13 +5,14 @@ What a manifest does not say is not on the card. No model's text is quoted.
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from seqdistill.files import write_text
 from seqdistill.funnel import funnel, rows_of
+from seqdistill.journal.budget import spent_since
 from seqdistill.records import HUB_ID, visible
 from seqdistill.rights import license_in, rights_in
 from seqdistill.runs import Run
@@ -89,7 +90,7 @@ def write_dataset_card(run: Run) -> Path:
         "## What was kept",
         *_funnel(run),
         "## What it cost",
-        *_cost(generate),
+        *_cost(generate, spent_since(run, "generate") if generate else {}),
         "## Format",
         "JSON lines. `prompt` and `completion` are lists of messages (`role`, `content`), TRL's conversational "
         "prompt-completion type; further keys: `id`, `prompt_id`, `sample`, `teacher`, `reasoning`, `finish_reason`, "
@@ -271,12 +272,14 @@ def _review_sentence(filtered: dict[str, Any] | None) -> str:
     return f"People checked some of its {result['read']:,} rows ({', '.join(counts)}); the others were not checked by people."
 
 
-def _cost(manifest: dict[str, Any]) -> Iterable[str]:
+def _cost(manifest: dict[str, Any], since: Mapping[str, float]) -> Iterable[str]:
+    """What generate's answers cost, and what the run has paid in all: `since`, where a judge was paid after generate."""
     counts = manifest.get("counts", {})
     if "prompt_tokens" not in counts:
         return ["Not stated."]
     facts = [(f"{name} tokens", f"{counts[f'{name}_tokens']:,}") for name in ("prompt", "completion")]
-    for name, usd in (("these samples, USD", counts.get("usd")), ("all that was paid, USD", manifest.get("spent_usd"))):
+    paid = since.get("spent_usd") or manifest.get("spent_usd")
+    for name, usd in (("these samples, USD", counts.get("usd")), ("all that was paid, USD", paid)):
         if usd is not None:
             facts.append((name, f"{usd:.4f}"))
     facts.append(("seconds of the last run", f"{manifest['seconds']:.0f}"))

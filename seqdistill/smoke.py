@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from seqdistill.errors import UsageError
+from seqdistill.journal.storage import Journal
 from seqdistill.progress import Progress
 from seqdistill.recipe.tables import Recipe
 from seqdistill.records import content_files, read_json
@@ -110,6 +111,7 @@ def forecast(run: Run, whole: Recipe, progress: Progress) -> Forecast:
     usd = {stage: _usd(manifests[stage], sizes[stage]) for stage in STAGES} | {
         "generate": None if requests is None else requests.usd
     }
+    usd["eval"] = _with_measuring(run, usd["eval"], _usd(manifests["eval"], 1.0))
     stages = []
     for stage in STAGES:
         took, extra = manifests[stage]["seconds"], more[stage]
@@ -144,6 +146,13 @@ def _usd(manifest: Mapping[str, Any], grown: float) -> float | None:
     """What the models of a stage cost, `grown` times over; None where none has a price."""
     paid = [one["usd"] for one in manifest.get("usage", {}).values() if one.get("usd") is not None]
     return sum(paid) * grown if paid else None
+
+
+def _with_measuring(run: Run, usd: float | None, answers_usd: float | None) -> float | None:
+    """What eval costs with what it paid beside its answers, taken as it was: requests that measure latency, and for safety."""
+    with Journal(run.file("eval", "journal.jsonl"), writable=False) as journal:
+        beside = journal.spending.paid_usd - (answers_usd or 0.0)
+    return usd if beside <= 0 else (usd or 0.0) + beside
 
 
 def _bytes(folder: Path) -> int:

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from batch_server import BatchServer
-from chat_server import Body, ChatServer, Wire
+from chat_server import Body, ChatServer, Wire, answer
 from generate_runs import PRICE, Child, main_in_child, priced, prompts_file, recipe, run_it
 from test_dialect import REFUSED
 
@@ -193,6 +193,19 @@ def test_only_what_the_budget_allows_at_its_worst_is_submitted(tmp_path: Path) -
         assert 1.0 < server.billed_usd(PRICE) / 2 <= 1.5, "the cap is used over several batches"
         assert again(tmp_path, replace(asked, generate=replace(asked.generate, budget=None))).samples == 40
     assert set(server.answered.values()) == {1}
+
+
+def test_a_bill_from_an_endpoint_whose_price_is_0_ends_a_capped_run_after_the_first_answer(tmp_path: Path) -> None:
+    def billed(body: Body) -> Body:
+        return {**answer(body), "usage": {**answer(body)["usage"], "cost": 7.0}}
+
+    with BatchServer(reply=billed) as server:
+        asked = priced(
+            recipe(server, prompts_file(tmp_path, range(40)), batch=True, budget=10.0), {"prompt": 0, "completion": 0}
+        )
+        with pytest.raises(UsageError, match=r"a bill of 7\.000000 USD for an answer, and the configured price is 0"):
+            again(tmp_path, asked)
+        assert len(server.usages) == 1
 
 
 def test_teachers_prompted_side_by_side_keep_to_one_budget(tmp_path: Path) -> None:

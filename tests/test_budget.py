@@ -17,7 +17,7 @@ from generate_runs import PRICE, Child, Notes, arguments, killed_after, main_in_
 from refusal_shapes import error
 
 from seqdistill.cli import main
-from seqdistill.engines import Request
+from seqdistill.engines import Completion, Request
 from seqdistill.errors import Incomplete, SeqdistillError, UsageError
 from seqdistill.journal import batches
 from seqdistill.journal.budget import Budget, Source
@@ -64,6 +64,19 @@ def test_what_is_reported_as_paid_holds_what_other_stages_paid_since(tmp_path: P
         shutil.copyfile(run.file("generate", "journal.jsonl"), run.file("eval", "journal.jsonl"))  # as eval pays for answers
         again = generate(run, asked, Silent())
     assert again.up_to_date and again.spent_usd == pytest.approx(2 * first)
+
+
+def test_what_is_reported_as_paid_holds_what_was_answered_before_the_price_was_known(tmp_path: Path) -> None:
+    run = Run(tmp_path / "run")
+    with ChatServer() as server:
+        generate(run, recipe(server, prompts_file(tmp_path, range(5))), Silent())
+        asked = priced(recipe(server, prompts_file(tmp_path, range(9))))
+        first = generate(run, asked, Silent()).spent_usd
+        assert first == pytest.approx(server.billed_usd(PRICE))
+        run.file("eval", "").mkdir()
+        with Journal(run.file("eval", "journal.jsonl")) as journal:
+            journal.append("judge", [("0" * 32, Request("p", [], 9), Completion("p"))], usd=[0.5])
+        assert generate(run, asked, Silent()).spent_usd == pytest.approx(server.billed_usd(PRICE) + 0.5)
 
 
 @pytest.mark.parametrize("table", ["options", "body"])
@@ -164,6 +177,18 @@ def test_what_an_endpoint_bills_is_reported_also_where_no_price_is_configured(tm
     assert (result.usd, result.spent_usd, result.assumed_usd) == (pytest.approx(0.1), pytest.approx(0.1), 0.0)
 
 
+def test_what_an_endpoint_bills_is_what_is_estimated_where_no_price_is_configured(tmp_path: Path) -> None:
+    with ChatServer(reply=with_usage({"cost": 0.02})) as server:
+        run, asked = Run(tmp_path / "run"), recipe(server, prompts_file(tmp_path, range(10)))
+        assert estimate(run, asked, Silent()).usd is None
+        probed = estimate(run, asked, Silent(), probe=4)
+        notes = Notes()
+        generate(run, asked, notes)
+        generate(run, replace(asked, generate=replace(asked.generate, seed=1)), notes)
+    assert (probed.usd, probed.missing_usd) == (pytest.approx(0.2), pytest.approx(0.12))
+    assert "10 requests were answered before under other settings, and are paid for again: about 0.2000 USD" in str(notes.notes)
+
+
 def test_a_fee_for_each_request_is_paid_and_held(tmp_path: Path) -> None:
     with ChatServer() as server:
         asked = recipe(server, prompts_file(tmp_path, range(40)), budget=1.0, samples=2, samples_per_request=2)
@@ -196,6 +221,20 @@ def test_choices_that_nobody_requested_are_paid_all_the_same(tmp_path: Path) -> 
     with ChatServer(reply=lambda body: answer({**body, "n": 3})) as server:
         result = generate(Run(tmp_path / "run"), priced(recipe(server, prompts_file(tmp_path, range(5)))), Silent())
         assert result.samples == 5 and result.spent_usd == pytest.approx(server.billed_usd(PRICE))
+
+
+@pytest.mark.parametrize(("bill", "paid"), [(0.25, 0.306), (0.3, 0.306), (0.31, 0.31), (0.5, 0.5)])
+def test_a_bill_for_several_answers_counts_where_it_is_more_than_all_of_them_cost(
+    tmp_path: Path, bill: float, paid: float
+) -> None:
+    def reply(body: Body) -> Body:
+        return {**answer(body), "usage": {"prompt_tokens": 6, "completion_tokens": 30, "cost": bill}}
+
+    with ChatServer(reply=reply) as server:
+        asked = priced(recipe(server, prompts_file(tmp_path, range(4)), samples=3, samples_per_request=3))
+        result = generate(Run(tmp_path / "run"), asked, Silent())
+    assert (len(server.requests), result.samples) == (4, 12)
+    assert (result.spent_usd, result.usd) == (pytest.approx(4 * paid), pytest.approx(4 * paid))
 
 
 def test_an_answer_that_was_broken_off_beside_another_is_paid_once(tmp_path: Path) -> None:

@@ -12,7 +12,9 @@ from finished_runs import finished_run, recipe
 from test_eval import served, write_test
 
 from seqdistill.cards import ADAPTER, GGUF, MODEL, write_dataset_card, write_model_card
+from seqdistill.engines import Completion, Request
 from seqdistill.errors import UsageError
+from seqdistill.journal.storage import Journal
 from seqdistill.progress import Silent
 from seqdistill.recipe.tables import FilterConfig, ModelConfig, Recipe, StudentConfig, TaskConfig, TeacherConfig
 from seqdistill.records import write_json, write_jsonl
@@ -47,6 +49,14 @@ def test_the_data_set_card_tells_teacher_license_funnel_and_cost(tmp_path: Path,
         assert line in text
     files = front(card)["configs"][0]["data_files"]  # type: ignore[index]
     assert [Path(run.path, file["path"]).exists() for file in files] == [True, True]
+
+
+def test_the_data_set_card_has_what_the_judge_was_paid_since_the_answers(tmp_path: Path, tiny_model: Path) -> None:
+    run = finished_run(tmp_path / "run", tiny_model)
+    for stage, usd in (("generate", 1.75), ("filter", 0.5)):
+        with Journal(run.file(stage, "journal.jsonl")) as journal:
+            journal.append("a model", [("0" * 32, Request("p", [], 9), Completion("p"))], usd=[usd])
+    assert "| all that was paid, USD | 2.2500 |" in write_dataset_card(run).read_text()
 
 
 def test_terms_that_the_hub_does_not_know_are_named_as_other(tmp_path: Path, tiny_model: Path) -> None:

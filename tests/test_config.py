@@ -84,6 +84,38 @@ def test_flags_lie_over_what_the_run_remembers_and_that_over_its_copy_of_the_rec
         assert (seen.generate.samples, seen.generate.seed, seen.generate.top_p) == (2, 3, GenerateConfig.top_p)
 
 
+PRICED: list[tuple[str, list[Layer], dict[str, float]]] = [  # flags of one command after the other, and the price in the end
+    ("the recipe's model", [{}], {"prompt": 1.0, "completion": 2.0}),
+    ("the recipe's model, named", [{"teacher": {"model": "cheap"}}], {"prompt": 1.0, "completion": 2.0}),
+    ("another", [{"teacher": {"model": "dear"}}], {}),
+    ("another, remembered", [{"teacher": {"model": "dear"}}, {}], {}),
+    ("another, priced", [{"teacher": {"model": "dear", "price": {"prompt": 9.0}}}, {}], {"prompt": 9.0}),
+    ("another in place of a priced one", [{"teacher": {"price": {"batch": 0.2}}}, {"teacher": {"model": "dear"}}, {}], {}),
+    (
+        "another, priced, in place of a priced one",
+        [{"teacher": {"price": {"batch": 0.2}}}, {"teacher": {"model": "dear", "price": {"prompt": 9.0}}}, {}],
+        {"prompt": 9.0},
+    ),
+    (
+        "one part of it",
+        [{"teacher": {"price": {"batch": 0.2}}}, {"teacher": {"model": "cheap"}}, {}],
+        {"prompt": 1.0, "completion": 2.0, "batch": 0.2},
+    ),
+]
+
+
+@pytest.mark.parametrize(("commands", "price"), [pytest.param(*case[1:], id=case[0]) for case in PRICED])
+def test_a_price_is_that_of_the_model_it_was_written_for(
+    tmp_path: Path, commands: list[Layer], price: dict[str, float]
+) -> None:
+    file = tmp_path / "recipe.toml"
+    file.write_text('[teacher]\nmodel = "cheap"\nengine = "openai"\nprice = { prompt = 1.0, completion = 2.0 }\n')
+    for number, flags in enumerate(commands):
+        with resolved_recipe(tmp_path / "run", None if number else file, flags) as resolved:
+            found = resolved.teacher.price
+    assert found == price
+
+
 def test_a_recipe_passed_again_is_never_mixed_with_the_flags_of_before(tmp_path: Path) -> None:
     run, recipe = Run(tmp_path / "run"), written(tmp_path / "task", "[teacher]\nmodel = 'first/model'\n")
     resolve_recipe(run, recipe, {"teacher": {"model": "gpt", "engine": "openai"}, "student": {"model": "small"}})

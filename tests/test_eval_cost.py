@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from chat_server import ChatServer
+from chat_server import ChatServer, answer
 from conftest import make_tiny_model
 from finished_runs import recipe
 from generate_runs import Notes
@@ -291,6 +291,17 @@ def test_a_paid_endpoints_latency_is_that_of_its_answers_and_pays_nothing(run: R
     assert "[train] hourly_usd" in result.scores["cost"]["missing"]
     rows = {row[0]: row for row in result.cost_rows}
     assert rows["teacher"][2].endswith(" b") and rows["student"][2].endswith(" a"), "kinds are marked apart"
+
+
+def test_what_an_endpoint_bills_is_its_cost_where_no_price_is_configured(run: Run, plan: Recipe) -> None:
+    bills = {"prompt_tokens": 9, "completion_tokens": 4, "cost": 0.02}
+    with ChatServer(reply=lambda body: {**answer(body), "usage": bills}) as server:
+        scores = evaluate(run, served(plan, server), Silent()).scores
+    teacher = scores["models"]["teacher"]
+    assert (teacher["usd"], teacher["usd_per_1000"]) == (pytest.approx(12 * 0.02), pytest.approx(20.0))
+    assert (scores["models"]["student"]["usd"], scores["cost"]["upfront"]["proof"]) == (None, pytest.approx(24 * 0.02))
+    assert "[teacher] price" not in scores["cost"]["missing"]
+    assert [problem for problem in verify(run, Silent()).problems if "scores.json" in str(problem)] == []
 
 
 def test_a_server_of_ones_own_is_measured_by_streams(run: Run, plan: Recipe) -> None:

@@ -5,12 +5,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from chat_server import Body, ChatServer, answer
 from filter_runs import filtered, kept_ids, make_run, rows_of, rules_of, sample
 
 from seqdistill.decisions import Decision, appending, decisions_file, hash_of_text
+from seqdistill.progress import Silent
+from seqdistill.recipe.reading import resolve
 from seqdistill.records import Sample
 from seqdistill.review.page import Review
 from seqdistill.runs import Run
+from seqdistill.stages.filter.stage import filter_samples
 
 MAIL, PHONE = "anna@example.org", "(212) 555-0143"
 PLAIN = {"near_duplicates": {"scope": "off"}, "duplicates": False, "integrity": {"stock_share": 0.0}, "validation": 0.0}
@@ -52,6 +56,22 @@ def test_personal_data_is_counted_masked_or_dropped_and_never_reported(tmp_path:
         assert row["completion"][0]["content"] == "Anna, [EMAIL_1], [PHONE_1]."
     if action == "drop":
         assert rows_of(run, "rejected.jsonl")[0]["reason"] == "1 email, 1 phone"
+
+
+@pytest.mark.parametrize("action", ["annotate", "mask"])
+def test_a_judge_is_shown_a_row_as_it_will_be_trained_on(tmp_path: Path, action: str) -> None:
+    def reply(body: Body) -> Body:
+        said = answer(body)
+        said["choices"][0]["message"]["content"] = '{"score": 7}'
+        return said
+
+    run = make_run(tmp_path, rows())
+    with ChatServer(model="judge", reply=reply) as server:
+        judge = {"model": "judge", "engine": "openai", "base_url": [server.url]}
+        keys = {"score": {"by": "judge"}, "personal_data": {"action": action}, **PLAIN}
+        filter_samples(run, resolve({"filter": keys, "judge": judge}), Silent())
+        shown = json.dumps(server.requests)
+    assert ("[EMAIL_1]" in shown, MAIL in shown, PHONE in shown) == (action == "mask", action != "mask", action != "mask")
 
 
 def test_examples_of_rejected_rows_name_personal_data_by_kind(tmp_path: Path) -> None:

@@ -288,6 +288,12 @@ def test_a_run_without_samples_names_the_command_to_run(tmp_path: Path) -> None:
     assert "seqdistill generate" in raised.value.hint
 
 
+@pytest.mark.parametrize("by", ["none", "vote"])
+def test_a_run_whose_requests_all_failed_says_so(tmp_path: Path, by: str) -> None:
+    with pytest.raises(SeqdistillError, match="no samples in it"):
+        filtered(make_run(tmp_path, []), score={"by": by})
+
+
 @pytest.mark.parametrize(
     ("line", "wrong"),
     [

@@ -138,6 +138,20 @@ def test_a_batch_is_submitted_only_after_the_first_answers(
         assert len(server.requests) == TRIAL and not server.batches
 
 
+def test_an_estimate_has_the_first_answers_at_the_price_without_a_batch(
+    tmp_path: Path, tiny_model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with BatchServer() as server:
+        priced = having(teacher__price={"prompt": 0.0, "completion": 1000.0}, generate__batch=True)
+        estimated = {}
+        for name, changes in (("all in batches", [priced]), ("first answers", [INLINE, priced])):
+            flags = recipe_in(tmp_path, server, tiny_model, changes)
+            assert main(["generate", str(tmp_path / name), "--dry-run", "--json", *flags]) == 0
+            estimated[name] = json.loads(capsys.readouterr().out)["missing_usd"]
+        assert server.requests == []
+    assert estimated["first answers"] / estimated["all in batches"] == pytest.approx((PROMPTS + TRIAL) / PROMPTS)
+
+
 def test_a_probe_says_it_too(tmp_path: Path, tiny_model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with ChatServer() as server:
         flags = recipe_in(tmp_path, server, tiny_model, [INLINE])

@@ -246,6 +246,14 @@ def test_tokens_that_are_not_reported_may_be_billed_and_are_never_negative(
     assert (completion.error, completion.uncounted, completion.hidden_tokens) == (None, uncounted, 0)
 
 
+@pytest.mark.parametrize("cached", [3, 4])
+def test_reasoning_beside_the_answer_is_not_taken_for_a_cache_of_as_many_tokens(cached: int) -> None:
+    details = {"prompt_tokens_details": {"cached_tokens": cached}, "completion_tokens_details": {"reasoning_tokens": 3}}
+    usage = {"prompt_tokens": 9, "completion_tokens": 5, "total_tokens": 17, **details}
+    completion = said(json.dumps({"choices": [{"message": {"content": "a"}}], "usage": usage}).encode())
+    assert (completion.prompt_tokens, completion.cached_tokens, completion.hidden_tokens) == (9, cached, 3)
+
+
 @pytest.mark.parametrize(
     ("reported", "billed"),
     [
@@ -256,6 +264,7 @@ def test_tokens_that_are_not_reported_may_be_billed_and_are_never_negative(
         ({"cost": 0.95, "cost_details": {"upstream_inference_cost": 0.95}, "is_byok": False}, 0.95),
         ({"cost": {"input_tokens_cost": 0.1, "request_cost": 0.006, "total_cost": 0.106}}, 0.106),  # Perplexity's
         ({"estimated_cost": 4.6e-06}, 4.6e-06),  # DeepInfra's
+        ({"cost_usd_total": 0.000125, "cost_usd_input": 0.000025, "cost_usd_request": 0}, 0.000125),  # LLM Gateway's
         ({"cost": "0.02"}, 0.02),
         ({"cost": 0}, 0.0),
         *(({"cost": cost}, None) for cost in (None, True, -1, 10**400, "much", "nan", [], {}, {"total_cost": "inf"})),

@@ -10,6 +10,7 @@ from test_api import tables, toml
 
 from seqdistill.cli import main
 from seqdistill.errors import UsageError
+from seqdistill.journal.storage import Journal
 from seqdistill.recipe.tables import Recipe, TaskConfig, TeacherConfig
 from seqdistill.records import write_json
 from seqdistill.runs import STAGES, Run, StageRecord
@@ -24,6 +25,7 @@ def test_a_smoke_run_then_parts_then_all_again(tmp_path: Path, tiny_model: Path,
     with ChatServer() as server:
         recipe = tables(server, tmp_path, tiny_model)
         recipe["teacher"]["price"] = PRICE
+        recipe["eval"]["p95_limit"] = 60.0  # measured by requests that are paid
         recipe["train"]["args"] = {"num_train_epochs": 3, "per_device_train_batch_size": 2}
         (tmp_path / "recipe.toml").write_text(toml(recipe))
         command = ["run", str(run), "-c", str(tmp_path / "recipe.toml"), "-q"]
@@ -33,6 +35,8 @@ def test_a_smoke_run_then_parts_then_all_again(tmp_path: Path, tiny_model: Path,
         assert (whole["smoke"], whole["prompts"], whole["test_prompts"]) == (4, 12, 4)
         assert [one["stage"] for one in whole["stages"]] == list(STAGES)
         assert result["generate"]["usd"] * 2 < whole["stages"][0]["usd"] < result["generate"]["usd"] * 4
+        with Journal(Run(run).file("eval", "journal.jsonl"), writable=False) as journal:
+            assert whole["stages"][3]["usd"] == pytest.approx(journal.spending.paid_usd), "all test prompts, and what measures"
         assert result["train"]["steps"] <= 10 and whole["bytes"] > 0
 
         sent = len(server.requests)

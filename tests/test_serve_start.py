@@ -126,6 +126,20 @@ def test_what_a_server_may_spend_and_a_switch_that_is_on_are_announced(tmp_path:
         assert len(further) == (line is not None) and all(str(line) in one for one in further), (options, teacher)
 
 
+@pytest.mark.parametrize(
+    ("table", "says"),
+    [
+        ({"price": {}}, "a budget needs the price of teacher"),
+        ({"body": {"web_search_options": {}}}, "web_search_options is billed by the call"),
+    ],
+)
+def test_a_budget_needs_to_know_all_that_the_teacher_bills(tmp_path: Path, table: dict[str, Any], says: str) -> None:
+    run = run_to_serve(tmp_path / "run")
+    recipe = recipe_of(run, "http://127.0.0.1:9/v1", "http://y/v1", **table)
+    with pytest.raises(UsageError, match=says), Serving(run, recipe, ServeOptions(budget=1.0)):
+        raise AssertionError("it serves")
+
+
 def test_a_student_that_is_paid_is_refused(tmp_path: Path) -> None:
     run = run_to_serve(tmp_path / "run")
     recipe = recipe_of(run, "http://127.0.0.1:9/v1", "http://y/v1")

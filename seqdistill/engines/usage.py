@@ -33,6 +33,7 @@ CACHE_WRITES_5M = ("ephemeral_5m_input_tokens", "claude_cache_creation_5_m_token
 CACHE_WRITES_1H = ("ephemeral_1h_input_tokens", "claude_cache_creation_1_h_tokens")
 CACHE_BESIDE = ("cache_read_input_tokens", "cache_creation_input_tokens", "cacheReadInputTokens", "cacheWriteInputTokens")
 REASONING_TOKENS = ("reasoning_tokens", "reasoningTokens", "thoughtsTokenCount")
+BILLED = ("estimated_cost", "cost_usd_total")  # DeepInfra's, and https://docs.llmgateway.io/features/cost-breakdown
 DETAILS = (
     *("prompt_tokens_details", "input_tokens_details", "completion_tokens_details", "output_tokens_details"),
     *("cache_creation", "cache_creation_token_details"),
@@ -78,7 +79,7 @@ def usage_of(reply: Mapping[str, Any]) -> Usage:
     if completion is None and prompt is not None and total is not None and total >= prompt:
         completion = total - prompt
     written = completion or 0
-    if prompt is not None and _is_cache_beside(facts, prompt, written, total, cached + writes):
+    if prompt is not None and _is_cache_beside(facts, prompt, written, total, cached + writes, thoughts):
         prompt += cached + writes
     hidden = max(
         (total or 0) - (prompt or 0) - written,
@@ -103,14 +104,14 @@ def _billed_usd(facts: Mapping[str, Any]) -> float | None:
     """What one reply costs, in USD, as the endpoint says; None where it does not.
 
     https://docs.x.ai/developers/cost-tracking, https://openrouter.ai/docs/use-cases/usage-accounting (with a key of one's own
-    the vendor's bill comes beside OpenRouter's), Perplexity (an object), DeepInfra (estimated_cost).
+    the vendor's bill comes beside OpenRouter's), Perplexity (an object); BILLED has other names.
     """
     if (ticks := count(facts.get("cost_in_usd_ticks"))) is not None:
         return ticks / 1e10
     cost = facts.get("cost")
     billed = amount(cost.get("total_cost") if isinstance(cost, dict) else cost)
     if billed is None:
-        return amount(facts.get("estimated_cost"))
+        return next((usd for name in BILLED if (usd := amount(facts.get(name))) is not None), None)
     details = facts.get("cost_details")
     upstream = amount(details.get("upstream_inference_cost")) if isinstance(details, dict) else None
     return billed + (upstream or 0.0 if facts.get("is_byok") is True else 0.0)
@@ -122,14 +123,14 @@ def _with_details(facts: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     return [facts, *(deeper for part in inner for deeper in _with_details(part))]
 
 
-def _is_cache_beside(facts: Mapping[str, Any], prompt: int, written: int, total: int | None, cache: int) -> bool:
+def _is_cache_beside(facts: Mapping[str, Any], prompt: int, written: int, total: int | None, cache: int, thoughts: int) -> bool:
     """Whether the cache's tokens are not among the prompt's. Anthropic counts them so, and some gateways hand that on.
 
-    new-api names whose way of counting it is.
+    new-api names whose way of counting it is. A total that is as much larger may as well be by `thoughts`, which are dearer.
     """
     if not cache:
         return False
-    if total == prompt + written + cache or facts.get("usage_semantic") == "anthropic":
+    if (total == prompt + written + cache and cache != thoughts) or facts.get("usage_semantic") == "anthropic":
         return True
     return any(name in facts for name in CACHE_BESIDE) and ("prompt_tokens" not in facts or cache > prompt)
 

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from seqdistill.engines import Answering, Completion, Engine, Pace, Request, neutralised, open_engine
 from seqdistill.errors import UsageError
 from seqdistill.journal.budget import Budget, Source
-from seqdistill.journal.prices import FREE, TIER_EXAMPLE
+from seqdistill.journal.prices import FREE, TIER_EXAMPLE, shared_as_priced
 from seqdistill.journal.storage import Hold, Journal, request_key
 from seqdistill.recipe.tables import ModelConfig
 
@@ -149,7 +149,9 @@ class Asker:
             if completion.error is None
         ]
         if answered:
-            usd = [source.cost(completion) for _, _, completion in answered]
+            shared = shared_as_priced([completion for _, _, completion in answered], source.price)
+            answered = [(key, request, one) for (key, request, _), one in zip(answered, shared, strict=True)]
+            usd = [source.cost(completion) for completion in shared]
             self.journal.append(source.identity, answered, usd=usd, settles=settles)
             self._check_bill(source, [completion for _, _, completion in answered])
 

@@ -21,7 +21,6 @@ from seqdistill.errors import SeqdistillError, UsageError
 from seqdistill.files import atomic_write
 from seqdistill.journal.asking import Asker, Missing
 from seqdistill.journal.budget import Source
-from seqdistill.journal.prices import FREE
 from seqdistill.journal.storage import REQUEST_KEYS, Hold, Journal
 from seqdistill.progress import Progress
 from seqdistill.records import read_jsonl, to_line
@@ -221,7 +220,7 @@ class BatchAsking:
     def _is_cost_known(self) -> bool:
         """Whether a cap needs no more answers first: one is enough where it cost no more than its upper bound."""
         budget = self.asker.budget
-        if not budget.is_capped or self.source.price in (None, FREE):
+        if not budget.is_capped:
             return True
         rows = self.asker.journal.rows()
         answers = sum(

@@ -221,23 +221,8 @@ def _older_under_way(content: bytes, place: str) -> float:
         raise SeqdistillError(f"{place}: damaged", "remove it, and lower --budget by what may have been billed") from None
 
 
-@contextmanager
-def spending(
-    run: Run,
-    journal: Journal,
-    sources: Sequence[Source],
-    cap_usd: float | None,
-    progress: Progress,
-    *,
-    own_cap: OwnCap | None = None,
-    note_spent: bool = True,
-) -> Iterator[Budget]:
-    """The budget of a stage whose journal is open, over all journals of the run. One process at a time spends in a run.
-
-    `own_cap` is of the work that is paid for in this journal. A stage that spent something says at its end what the run has
-    spent in all, unless its result does (`note_spent`). Raises UsageError for a cap while what an endpoint costs is not known.
-    """
-    capped = cap_usd is not None or own_cap is not None
+def check_prices(sources: Sequence[Source], progress: Progress, *, capped: bool) -> None:
+    """Says what the price of a model leaves out. Raises UsageError for that, or no price, where a cap needs to know it."""
     unknown = next((one for one in sources if one.price is None and one.config.engine == "openai"), None)
     if capped and unknown is not None:
         raise UsageError(
@@ -256,6 +241,25 @@ def spending(
                 f"{source.name}: {by_call} is billed by the call, which the price leaves out: what is reported as paid is too "
                 "low; add the fee of one call in USD: price = { ..., request = 0.025 }"
             )
+
+
+@contextmanager
+def spending(
+    run: Run,
+    journal: Journal,
+    sources: Sequence[Source],
+    cap_usd: float | None,
+    progress: Progress,
+    *,
+    own_cap: OwnCap | None = None,
+    note_spent: bool = True,
+) -> Iterator[Budget]:
+    """The budget of a stage whose journal is open, over all journals of the run. One process at a time spends in a run.
+
+    `own_cap` is of the work that is paid for in this journal. A stage that spent something says at its end what the run has
+    spent in all, unless its result does (`note_spent`). Raises UsageError for a cap while what an endpoint costs is not known.
+    """
+    check_prices(sources, progress, capped=cap_usd is not None or own_cap is not None)
     with ExitStack() as stack:
         if any(source.price not in (None, FREE) for source in sources):
             stack.enter_context(run.spending())
@@ -266,20 +270,28 @@ def spending(
                 journals.append(stack.enter_context(Journal(path, writable=False)))
         budget = Budget(journals, {source.identity: source.price for source in sources}, cap_usd, own_cap)
         if budget.from_older_usd:
-            note = f"answers kept by an older version have no recorded cost: {budget.from_older_usd:.4f} USD at today's price"
-            progress.note(note)
+            progress.note(
+                "answers that were requested without a price or by an older version have no recorded cost: "
+                f"{budget.from_older_usd:.4f} USD at today's price"
+            )
         before = budget.paid_usd, budget.held_usd
         yield budget
         if note_spent and budget.is_priced and before != (budget.paid_usd, budget.held_usd):
             progress.note(f"{journal.path.parent.name}: {budget.spent()} by this run in all")
 
 
-def spent_since(run: Run, stage: str) -> dict[str, float]:
-    """What the run's journals hold now, in USD, where one has grown since this stage's manifest was written; else nothing."""
+def spent_since(run: Run, stage: str, prices: Mapping[str, Price | None] | None = None) -> dict[str, float]:
+    """What the run's journals hold now, in USD, where one has grown since this stage's manifest was written; else nothing.
+
+    Nothing either where they hold answers without their cost, and no price is known. `prices` are by model identity.
+    """
     written = run.file(stage, "manifest.json").stat().st_mtime_ns
     paths = [path for one in STAGES if (path := run.file(one, "journal.jsonl")).is_file()]
     if all(path.stat().st_mtime_ns <= written for path in paths):
         return {}
     with ExitStack() as stack:
-        budget = Budget([stack.enter_context(Journal(path, writable=False)) for path in paths], {}, None)
+        journals = [stack.enter_context(Journal(path, writable=False)) for path in paths]
+        budget = Budget(journals, prices or {}, None)
+        if any(journal.spending.unpriced for journal in journals) and not any(price for price in (prices or {}).values()):
+            return {}
         return {"spent_usd": budget.paid_usd, "assumed_usd": budget.held_usd}

@@ -5,7 +5,7 @@ Knows no model's price itself. What may be spent is `budget`'s.
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from statistics import fmean
 from typing import Any
 
@@ -95,6 +95,18 @@ class Price:
 FREE = Price(0.0, 0.0, 0.0)  # one's own model
 
 
+def shared_as_priced(completions: Sequence[Completion], price: Price | None) -> list[Completion]:
+    """The completions of one reply, its bill shared by what they cost at the price, so that it is more for all of them or none.
+
+    The prompt and the fee are with one of them: of equal shares of a bill that is no more, some would be more.
+    """
+    billed = [one.billed_usd for one in completions if one.billed_usd is not None]
+    listed = [0.0 if price is None else price.list_usd(one) for one in completions]
+    if len(completions) == 1 or not billed or not sum(listed):
+        return list(completions)
+    return [replace(one, billed_usd=sum(billed) * usd / sum(listed)) for one, usd in zip(completions, listed, strict=True)]
+
+
 def known_usd(price: Price | None, completions: Iterable[Completion]) -> float | None:
     """What answers cost: at a price, or without one what their endpoint says that it bills; None where neither is known."""
     known = [one.billed_usd if price is None else price.usd(one) for one in completions]
@@ -170,7 +182,8 @@ def typical(completions: Sequence[Completion]) -> Completion:
         "cache_write_1h_tokens",
     )
     means: dict[str, Any] = {name: round(fmean(getattr(one, name) for one in completions)) for name in counts}
-    return Completion("", **means, billed_usd=fmean(one.billed_usd or 0.0 for one in completions))
+    billed = [one.billed_usd for one in completions if one.billed_usd is not None]
+    return Completion("", **means, billed_usd=fmean(billed) if billed else None)
 
 
 # --- what no count of tokens shows ----------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from typing import Any
 
 from seqdistill.engines import Request
 from seqdistill.journal.budget import Source
-from seqdistill.journal.prices import FREE
+from seqdistill.journal.prices import FREE, known_usd
 from seqdistill.journal.storage import Journal, completion_of, request_key
 
 
@@ -31,12 +31,12 @@ def cost_of_repeats(
     missing: list[tuple[Hashable, Source]] = []
     for source, request in wanted:
         sources[source.identity] = source
-        if (key := request_key(request, source.identity)) not in today and source.price not in (None, FREE):
+        if (key := request_key(request, source.identity)) not in today and source.price != FREE and not source.is_free:
             today.add(key)
             if key not in journal:
                 missing.append((place(request.id), source))
     places, names = {where for where, _ in missing}, {source.name for source in sources.values()}
-    prices = {source.identity: source.price for _, source in missing if source.price}
+    prices = {source.identity: source.price for _, source in missing}
     answered = Counter[tuple[Hashable, str]]()  # by place and by who answered
     costs: dict[tuple[str, str], list[float]] = {}  # USD an answer, by who answered and by whose price
     for row in journal.rows() if missing else ():
@@ -44,16 +44,17 @@ def cost_of_repeats(
             owner, completion = _owner(row, sources, names), replace(completion_of(row, ""), batched=batched)
             answered[where, owner] += 1
             for identity, price in prices.items():
-                costs.setdefault((owner, identity), []).append(price.usd(completion))
-    usd, again = 0.0, 0
+                if (usd := known_usd(price, [completion])) is not None:
+                    costs.setdefault((owner, identity), []).append(usd)
+    total, again = 0.0, 0
     for where, source in missing:
         before = next((owner for owner in (source.identity, source.name, "") if answered[where, owner]), None)
-        if before is not None:
+        if before is not None and (known := costs.get((before, source.identity))):
             answered[where, before] -= 1
-            usd, again = usd + fmean(costs[before, source.identity]), again + 1
+            total, again = total + fmean(known), again + 1
     if not again:
         return None
-    return f"{again} requests were answered before under other settings, and are paid for again: about {usd:.4f} USD"
+    return f"{again} requests were answered before under other settings, and are paid for again: about {total:.4f} USD"
 
 
 def _owner(row: Mapping[str, Any], sources: Mapping[str, Source], names: Iterable[str]) -> str:

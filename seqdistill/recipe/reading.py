@@ -192,7 +192,10 @@ Layer = Mapping[str, Any]  # table -> key -> value; [[teachers]] is a list of su
 
 
 def merge(*layers: Layer) -> dict[str, Any]:
-    """The tables of several layers laid over one another, the last one on top; nested tables are merged by key."""
+    """The tables of several layers laid over one another, the last one on top; nested tables are merged by key.
+
+    A price is that of the model beside it: below a layer that names another model, it is nobody's.
+    """
     merged: dict[str, Any] = {}
     for layer in layers:
         for table, content in layer.items():
@@ -200,6 +203,8 @@ def merge(*layers: Layer) -> dict[str, Any]:
                 merged[table] = content
                 continue
             target = merged.setdefault(table, {})
+            if content.get("model") and target.get("model") not in (None, content["model"]):
+                target.pop("price", None)
             for name, value in content.items():
                 if isinstance(value, Mapping) and isinstance(target.get(name), Mapping):
                     target[name] = {**target[name], **value}

@@ -62,7 +62,7 @@ def resolved_recipe(
         new[kept] = _verbatim(recipe_file)
         memory["recipe_folder"] = relative_path(folder, run)
         memory["recipe"] = relative_path(recipe_file, run)
-    memory["remembered"] = merge(remembered, _to_remember(overrides))
+    memory["remembered"] = _with_prices_of(recipe, merge(remembered, _to_remember(overrides)))
     if template is not None:
         memory |= {"template": name, "template_sha256": hashlib.sha256(template.encode()).hexdigest()}
         new[run / TEMPLATE] = template
@@ -109,6 +109,15 @@ def _to_remember(overrides: Layer) -> Layer:
     if (budget := overrides.get("generate", {}).get("budget")) is not None:
         shared["generate"] = {"budget": budget}
     return shared
+
+
+def _with_prices_of(recipe: Recipe, remembered: Layer) -> Layer:
+    """What is to be remembered, without the price of a model that another one was named in place of."""
+    left: dict[str, Any] = {}
+    for table, content in remembered.items():
+        price = {name: usd for name, usd in content.get("price", {}).items() if name in getattr(recipe, table).price}
+        left[table] = {name: value for name, value in content.items() if name != "price"} | ({"price": price} if price else {})
+    return left
 
 
 def _still_remembered(memory: Mapping[str, Any], replacing: Layer) -> Layer:

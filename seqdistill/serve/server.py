@@ -19,7 +19,7 @@ from seqdistill.engines.models import identity
 from seqdistill.engines.options import addresses, check_options, fields_of
 from seqdistill.errors import UsageError
 from seqdistill.journal.asking import Asker, run_async
-from seqdistill.journal.budget import Budget, Source
+from seqdistill.journal.budget import Budget, Source, check_prices
 from seqdistill.journal.prices import FREE, price_of
 from seqdistill.journal.storage import Journal, completion_of
 from seqdistill.progress import Progress, Silent
@@ -170,7 +170,7 @@ def _prepared(
         raise UsageError(f"--without-teacher {options.without_teacher!r}", f"one of: {', '.join(WITHOUT_TEACHER)}")
     _check_record(options)
     promise = ServedThreshold(0.0) if options.record else _promise(run, recipe, options, first_threshold)
-    source = _source(recipe, options, promise)
+    source = _source(recipe, options, promise, progress)
     if not options.record and not recipe.student.base_url:
         run.need("train", "model")
     with run.locked("serve"), Journal(run.file("serve", "journal.jsonl")) as journal:
@@ -384,7 +384,7 @@ def _promise(run: Run, recipe: Recipe, options: ServeOptions, first_threshold: f
     return replace(promise, decide_on=options.decide_on, first_threshold=first_threshold)
 
 
-def _source(recipe: Recipe, options: ServeOptions, promise: ServedThreshold) -> Source | None:
+def _source(recipe: Recipe, options: ServeOptions, promise: ServedThreshold, progress: Progress) -> Source | None:
     """The teacher as it is paid. Raises UsageError for a teacher that is needed and not there, and a budget without a price."""
     teacher = recipe.teacher
     if not teacher.model:
@@ -401,10 +401,6 @@ def _source(recipe: Recipe, options: ServeOptions, promise: ServedThreshold) -> 
     check_options(teacher)
     if teacher.engine == "openai":
         addresses(teacher)  # its keys are there
-    price = price_of(teacher.price)
-    if options.budget is not None and price is None and teacher.engine == "openai":
-        raise UsageError(
-            f"--budget needs the price of {teacher.model}",
-            "add to [teacher]: price = { prompt = 0.10, completion = 0.40 }, both 0 for a server of your own",
-        )
-    return Source(teacher.model, identity(teacher), teacher, price)
+    source = Source(teacher.model, identity(teacher), teacher, price_of(teacher.price))
+    check_prices([source], progress, capped=options.budget is not None)
+    return source

@@ -16,7 +16,7 @@ from seqdistill.engines import Completion
 from seqdistill.engines.models import identity
 from seqdistill.errors import UsageError
 from seqdistill.journal.budget import Budget
-from seqdistill.journal.prices import Price, price_of
+from seqdistill.journal.prices import Price, known_usd, price_of
 from seqdistill.journal.storage import Journal
 from seqdistill.recipe.tables import EvalConfig, Recipe, TeacherConfig
 from seqdistill.runs import Run
@@ -118,9 +118,10 @@ def measured_inputs(
 
 
 def _token_usd(price: Price | None, completions: Sequence[Completion]) -> float | None:
-    """The mean price of the answers whose tokens are known: a log may lack those of some, which did not cost nothing."""
+    """The mean cost of the answers whose tokens are known: a log may lack those of some, which did not cost nothing."""
     counted = [one for one in completions if one.prompt_tokens or one.completion_tokens]
-    return None if price is None or not counted else sum(map(price.usd, counted)) / len(counted)
+    known = [usd for one in counted if (usd := known_usd(price, [one])) is not None]
+    return sum(known) / len(known) if known else None
 
 
 def _rate(

@@ -13,7 +13,7 @@ from typing import Any
 from seqdistill.engines import PERMANENT_ERRORS
 from seqdistill.engines.loading import neutralised_settings
 from seqdistill.engines.transformers_local import BATCH_SIZE
-from seqdistill.journal.prices import FREE
+from seqdistill.journal.prices import FREE, known_usd
 from seqdistill.metrics import Measure
 from seqdistill.metrics.text import chrf_signature
 from seqdistill.recipe.tables import EvalConfig, ModelConfig, Recipe
@@ -204,8 +204,7 @@ def usage(contestant: Contestant, answers: Sequence[Answer]) -> dict[str, Any]:
     mine = [answer.completion for answer in answers if answer.model == contestant.role]
     read, written = sum(c.prompt_tokens for c in mine), sum(c.completion_tokens for c in mine)
     seconds = sum(c.seconds for c in mine)
-    price = contestant.price
-    usd = None if price in (None, FREE) else sum(price.usd(completion) for completion in mine)
+    usd = None if contestant.price == FREE else known_usd(contestant.price, mine)
     return {
         "failed": sum(c.error is not None for c in mine),
         "unanswerable": sum(c.error is not None and c.error.partition(": ")[0] in PERMANENT_ERRORS for c in mine),

@@ -83,6 +83,8 @@ def filter_samples(run: Run, recipe: Recipe, progress: Progress) -> FilterResult
         items, groups = test_items(recipe, progress)
         index = ItemIndex(items, config.contamination, bool(form))
         facts = scan(samples, config, form, index, run.path / "filter", progress)
+        if not len(facts):
+            raise SeqdistillError(f"{samples}: no samples in it", "generate some first; see generate/failures.jsonl")
         read = stack.enter_context(Rows(samples, facts))
 
         order = np.lexsort((facts.ids, facts.samples, -facts.scores))  # best first, whatever the order of the file
@@ -111,7 +113,7 @@ def filter_samples(run: Run, recipe: Recipe, progress: Progress) -> FilterResult
         for warning in warnings:
             progress.note(f"warning: {warning}")
         warnings += early_warnings
-        _check_something_is_left(rejections, len(facts), samples)
+        _check_something_is_left(rejections, len(facts))
         document = report(facts, rejections, phrases, items, read, config.personal_data.phone_regions) | {
             "warnings": warnings,
             **agreed,
@@ -329,9 +331,7 @@ def _shared_warnings(shared: Collection[int]) -> list[str]:
     return [f"{len(shared):,} {text} they are kept"] if shared else []
 
 
-def _check_something_is_left(rejections: Rejections, rows: int, samples: Path) -> None:
-    if not rows:
-        raise SeqdistillError(f"{samples}: no samples in it", "generate some first; see generate/failures.jsonl")
+def _check_something_is_left(rejections: Rejections, rows: int) -> None:
     if len(rejections.by_row) == rows:
         by_rule = rejections.by_rule()
         rule = max(by_rule, key=by_rule.__getitem__)

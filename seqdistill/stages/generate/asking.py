@@ -99,11 +99,8 @@ class _Asking:
         What a model in this process writes costs nothing to wait for, and is seen as it comes. Raises what is wrong with them.
         """
         journal = self.asker.journal
-        for planned in plan if len(journal) else ():
-            if self.first.is_decided:
-                break
-            if journal.holds(planned.teacher.identity, planned.request):
-                self.first.see(self._answer(planned))
+        if len(journal):
+            self.first.see_known(lambda one: self._answer(one) if journal.holds(one.teacher.identity, one.request) else None)
         if not self.first.is_decided and not self.ledger.open and any(one.teacher.config.engine == "openai" for one in plan):
             trial = self.first.trial
             if self.config.batch:

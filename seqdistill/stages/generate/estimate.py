@@ -20,7 +20,7 @@ from seqdistill.records import json_if_whole, write_json
 from seqdistill.runs import Run
 from seqdistill.stages.generate.asking import ask_teachers
 from seqdistill.stages.generate.extrapolation import Estimate, by_teacher, chain_of, extrapolate
-from seqdistill.stages.generate.first_answers import CheckFirst
+from seqdistill.stages.generate.first_answers import CheckFirst, FirstAnswers
 from seqdistill.stages.generate.inputs import Inputs
 from seqdistill.stages.generate.plan import Planned, repeats
 from seqdistill.stages.generate.samples import Counts
@@ -52,7 +52,10 @@ def estimate(run: Run, recipe: Recipe, progress: Progress, probe: int = 0, check
             chain_of(one, lambda planned: _answer(journals, planned), repeats(recipe.generate))
             for one in _spread(answered, MOST_ANSWERS_READ)
         ]
-    result = extrapolate(plan, missing, found, recipe.generate)
+        first = FirstAnswers(plan, check_first)
+        first.see_known(lambda planned: _answer(journals, planned))
+    at_once = [] if first.is_decided else [one.request.id for one in first.trial]
+    result = extrapolate(plan, missing, found, recipe.generate, at_once)
     if found and (unknown := by_teacher(plan).keys() - {chain.planned.teacher.name for chain in found}):
         progress.note(
             f"generate: no answer of {', '.join(sorted(unknown))} is known: they are taken to be as long as max_tokens allows"

@@ -3,13 +3,13 @@
 Pure functions over the plan and the answers. Reads no journal.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import ceil
 from statistics import fmean
 
 from seqdistill.engines import PROMPT_COUNTS, Completion
-from seqdistill.journal.prices import typical
+from seqdistill.journal.prices import known_usd, typical
 from seqdistill.recipe.tables import GenerateConfig
 from seqdistill.records import Message
 from seqdistill.stages.generate.plan import Planned, Repeat, repeats
@@ -28,7 +28,7 @@ class Estimate:
     answers: int  # real answers that the figures rest on; 0: every answer is taken to be as long as max_tokens allows
     prompt_tokens: int
     completion_tokens: int
-    usd: float | None  # None without a price
+    usd: float | None  # None where neither a price nor a bill is known of some teacher
     missing_usd: float | None
     missing_seconds: float | None  # None without real answers, and for batches
 
@@ -66,11 +66,16 @@ def by_teacher(plan: Sequence[Planned]) -> dict[str, list[Planned]]:
 
 
 def extrapolate(
-    plan: Sequence[Planned], missing: Sequence[Planned], known: Sequence[Chain], config: GenerateConfig
+    plan: Sequence[Planned],
+    missing: Sequence[Planned],
+    known: Sequence[Chain],
+    config: GenerateConfig,
+    at_once: Collection[str] = (),
 ) -> Estimate:
     """Each teacher's requests by the mean of its own answers; where it has none, as long as max_tokens allows.
 
-    `known` are some of those that are answered, evenly spread: what they lack, the others lack, too.
+    `known` are some of those that are answered, evenly spread: what they lack, the others lack, too. `at_once`, by id, are
+    requested in no batch, though the others are.
     """
     of_all = _prompt_ratio(known)
     usual = {
@@ -81,12 +86,20 @@ def extrapolate(
     to_come = [(one, 0, 1.0) for one in missing]
     to_come += [(chain.planned, chain.next, answered / len(known)) for chain in known if chain.next is not None]
     whole = [(one, 0, 1.0) for one in plan]
-    has_price = all(one.teacher.price is not None or one.teacher.is_free for one in plan)
-    is_priced = has_price and any(one.teacher.price is not None for one in plan)
+    in_batches = {chain.planned.request.id: chain.answers[0].batched for chain in known if chain.answers}
+    in_batches |= dict.fromkeys(at_once, False)
 
     def usd(some: Sequence[tuple[Planned, int, float]]) -> float | None:
-        return sum(usual[one.teacher.name].usd(one, step) * times for one, step, times in some) if is_priced else None
+        total = 0.0
+        for one, step, times in some:
+            batched = in_batches.get(one.request.id, config.batch) if step == 0 else config.batch
+            cost = usual[one.teacher.name].usd(one, step, batched=batched)
+            if cost is None:
+                return None
+            total += cost * times
+        return total
 
+    whole_usd = None if all(one.teacher.is_free for one in plan) else usd(whole)
     return Estimate(
         prompts=len({one.prompt.id for one in plan}),
         requests=len(plan),
@@ -95,8 +108,8 @@ def extrapolate(
         answers=len(known),
         prompt_tokens=round(sum(usual[one.teacher.name].prompt_tokens(one) for one in plan)),
         completion_tokens=round(sum(usual[one.teacher.name].completion_tokens() for one in plan)),
-        usd=usd(whole),
-        missing_usd=usd(to_come),
+        usd=whole_usd,
+        missing_usd=None if whole_usd is None else usd(to_come),
         missing_seconds=_seconds(to_come, usual, config) if known and not config.batch else None,
     )
 
@@ -110,7 +123,6 @@ class _Usual:
     ratio: float  # prompt tokens a byte
     shared: Sequence[float]  # requests a sample: several come in one, which has the prompt and its fee once
     seconds: float  # a request
-    batched: bool
 
     def _steps(self, first: int) -> list[tuple[int, float]]:
         """The steps from the first one on, which is taken for certain, and how likely each is."""
@@ -125,15 +137,18 @@ class _Usual:
     def completion_tokens(self, first: int = 0) -> float:
         return sum(share * self.answers[step].completion_tokens for step, share in self._steps(first))
 
-    def usd(self, one: Planned, first: int = 0) -> float:
-        price = one.teacher.price
-        if price is None:
+    def usd(self, one: Planned, first: int, *, batched: bool) -> float | None:
+        """None where neither a price nor a bill is known."""
+        if one.teacher.is_free:
             return 0.0
-        usd = 0.0
+        total = 0.0
         for step, share in self._steps(first):
-            whole = self._request(one, self.answers[step], 1 / self.shared[step])
-            usd += share * price.usd(whole) * self.shared[step]
-        return usd
+            whole = replace(self._request(one, self.answers[step], 1 / self.shared[step]), batched=batched)
+            cost = known_usd(one.teacher.price, [whole])
+            if cost is None and share:
+                return None
+            total += share * (cost or 0.0) * self.shared[step]
+        return total
 
     def _request(self, one: Planned, answer: Completion, samples: float) -> Completion:
         """All that one request brings: its prompt, as much of it from the cache as is usual, and the answer `samples` times."""
@@ -144,7 +159,7 @@ class _Usual:
             "completion_tokens": round(answer.completion_tokens * samples),
             "hidden_tokens": round(answer.hidden_tokens * samples),
         }
-        return replace(answer, **counts, billed_usd=(answer.billed_usd or 0.0) * samples, batched=self.batched)
+        return replace(answer, **counts, billed_usd=None if answer.billed_usd is None else answer.billed_usd * samples)
 
 
 def _usual(known: Sequence[Chain], example: Planned, of_all: float | None, config: GenerateConfig) -> _Usual:
@@ -161,7 +176,7 @@ def _usual(known: Sequence[Chain], example: Planned, of_all: float | None, confi
     ratio = _prompt_ratio(known) or of_all or 1 / BYTES_A_TOKEN
     shared = ceil(config.samples / config.samples_per_request) / config.samples
     seconds = [completion.seconds for chain in known for completion in chain.answers.values()]
-    return _Usual(shares, answers, ratio, [shared, *[1.0] * len(rounds)], fmean(seconds) if seconds else 0.0, config.batch)
+    return _Usual(shares, answers, ratio, [shared, *[1.0] * len(rounds)], fmean(seconds) if seconds else 0.0)
 
 
 def _at(planned: Planned, rounds: Sequence[Repeat]) -> Planned:

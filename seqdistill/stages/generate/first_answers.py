@@ -26,7 +26,7 @@ class FirstAnswers:
         """Without a check nothing is seen, and there is no problem."""
         self.problem: SeqdistillError | None = None
         self.trial = _trial(plan) if check else []  # what is requested before all else
-        self._check = check
+        self._check, self._plan = check, plan
         self._seen: list[Answered] = []
         self._planned = {one.request.id: one for one in plan} if check else {}
         self._wanted = Counter(one.teacher.name for one in self.trial)
@@ -35,6 +35,14 @@ class FirstAnswers:
     def is_decided(self) -> bool:
         """Whether nothing more is to be seen."""
         return not self._wanted
+
+    def see_known(self, answer: Callable[[Planned], Completion | None]) -> None:
+        """Sees what `answer` has of the plan, as far as it is wanted."""
+        for planned in self._plan:
+            if self.is_decided:
+                return
+            if known := answer(planned):
+                self.see(known)
 
     def see(self, completion: Completion) -> None:
         """Takes note of an answer; a failure says nothing of the teacher, nor does what a filter took."""

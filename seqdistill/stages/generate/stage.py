@@ -14,7 +14,7 @@ from typing import Any
 from seqdistill.engines import PERMANENT_ERRORS
 from seqdistill.engines.loading import neutralised_settings
 from seqdistill.errors import Incomplete
-from seqdistill.journal.budget import spending, spent_since
+from seqdistill.journal.budget import Source, spending, spent_since
 from seqdistill.journal.repeated import cost_of_repeats
 from seqdistill.journal.storage import Journal
 from seqdistill.progress import Progress
@@ -65,7 +65,7 @@ def generate(run: Run, recipe: Recipe, progress: Progress, check_first: CheckFir
     check_training_allowed(teachers_in(recipe))
     inputs = Inputs.of(run, recipe)
     if inputs.record.up_to_date():
-        return _result(run, up_to_date=True)
+        return _result(run, up_to_date=True, teachers=inputs.teachers)
     with run.locked("generate"), ExitStack() as stack:
         for difference in inputs.record.differences():
             progress.note(f"generate: {difference}")
@@ -165,7 +165,7 @@ def _incomplete(run: Run, outcome: Outcome, failed: int, planned: int) -> Incomp
     return Incomplete(f"{failed} of {planned} requests have no answer ({where}); the first reason: {reason}", hint)
 
 
-def _result(run: Run, *, up_to_date: bool) -> GenerateResult:
+def _result(run: Run, *, up_to_date: bool, teachers: Sequence[Source] = ()) -> GenerateResult:
     """The result as the manifest holds it."""
     manifest: Mapping[str, Any] = run.manifest("generate") or {}
     counts = {key: value for key, value in manifest["counts"].items() if key != "errors"}
@@ -173,5 +173,5 @@ def _result(run: Run, *, up_to_date: bool) -> GenerateResult:
         counts.update(new=0, reused=counts["samples"])
     facts: dict[str, Any] = {name: manifest.get(name) for name in ("spent_usd", "assumed_usd", "seconds")}
     if up_to_date and facts["spent_usd"] is not None:
-        facts |= spent_since(run, "generate")
+        facts |= spent_since(run, "generate", {teacher.identity: teacher.price for teacher in teachers})
     return GenerateResult(**counts, **facts, up_to_date=up_to_date, path=run.file("generate", "samples.jsonl"))

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from seqdistill.engines.models import identity
 from seqdistill.errors import UsageError
 from seqdistill.journal.storage import Journal
-from seqdistill.personal_data import hidden
+from seqdistill.personal_data import hidden, mask
 from seqdistill.progress import Progress
 from seqdistill.recipe.tables import FilterConfig, ModelConfig, Recipe, ScoreConfig
 from seqdistill.records import Sample, fingerprint
@@ -241,8 +241,14 @@ class Chooser:
         return {row: firsts.setdefault(fingerprint([one.prompt, one.completion, one.reference]), row) for row, one in samples}
 
     def _judged(self, rows: list[int]) -> Scored:
+        personal = self._config.personal_data
+
+        def shown(row: int) -> Sample:  # what is masked in the training data leaves for no endpoint either
+            sample = self._read(row)
+            return mask(sample, personal.phone_regions)[0] if personal.action == "mask" else sample
+
         with Journal(self._run.file("filter", "journal.jsonl")) as journal:
-            judged = judge(self._run, self._recipe, journal, _Samples(self._read, rows), len(rows), self._progress)
+            judged = judge(self._run, self._recipe, journal, _Samples(shown, rows), len(rows), self._progress)
         cost = {name: value for name, value in asdict(judged).items() if name != "scores"}
         return Scored({row: judged.scores[self._read(row).id] for row in rows}, {"judge": cost})
 
