@@ -8,7 +8,7 @@ import re
 import sys
 from typing import Any
 
-from seqdistill.metrics.numbers import answer_value, boxed, has_alternatives, tagged, whole_number
+from seqdistill.metrics.numbers import boxed, boxes_braced, has_alternatives, states, tagged, whole_number
 from seqdistill.metrics.numerals import repeating_as_fractions
 
 _COMMAND = re.compile(r"\\(?:(?:text|begin|end)\s*\{[^}]*\}|[a-zA-Z]+|.)")  # \frac, \text{ cm}, \begin{pmatrix}, \{
@@ -57,7 +57,7 @@ def _by_words(reference: str, text: str) -> str | None:
         same = stated is not None and stated["digits"] == of_base["digits"] and stated["base"] in (None, of_base["base"])
         return "right" if same else "wrong" if stated else None
     number = whole_number(reference)
-    if number is not None and answer_value(text) == number:
+    if number is not None and states(text, number, 0):
         return "right"
     return "wrong" if number is not None and not _LATEX.search(text) and has_alternatives(text) else None
 
@@ -70,7 +70,7 @@ def delimited(text: str) -> str:
     for written, meant in _SPELLED.items():
         text = text.replace(written, meant)
     text = _ROOT.sub(lambda root: rf"\sqrt{{{root[1] or root[2]}}}", _DOLLARS.sub("", text))
-    text = repeating_as_fractions(text)
+    text = repeating_as_fractions(boxes_braced(text))
     if _LATEX.search(text):
         return text
     stated = _STATED.split(text)[-1].strip().rstrip(".").strip(" *")

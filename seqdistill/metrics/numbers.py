@@ -22,6 +22,7 @@ from seqdistill.metrics.numerals import (
     plain,
     said_of,
     values_apart,
+    without_points,
 )
 
 # --- where the answer is ------------------------------------------------------------------------------------------------------
@@ -273,6 +274,17 @@ def reference_value(text: str) -> Fraction | None:
     return only_number(box) if not _BOXES.search(text) else answer_value(text)
 
 
+def states(text: str, wanted: Fraction, tolerance: float = TOLERANCE) -> bool:
+    """Whether a text gives this number as its answer, see `is_equal`.
+
+    In a language that groups thousands by full stops 1.500 is 1500 too: only what is wanted shows which was meant.
+    """
+    readings = [text]
+    if wanted.denominator == 1 and "." in text and (whole := without_points(text)) is not None:
+        readings.append(whole)
+    return any((found := answer_value(one)) is not None and is_equal(found, wanted, tolerance) for one in readings)
+
+
 _TAGGED = re.compile(r"<answer>(.*?)</answer>", re.DOTALL | re.IGNORECASE)
 _BOXES = re.compile(  # \boxed{5} or \boxed{-5}
     r"\\boxed\{([^{}]{1,100})\}[\s$\\)\]]{0,9}(?:,|;|\b(?:or|and|oder|und|ou|et|o|y)\b|或|和)[\s$\\(\[]{0,9}(?:[a-zA-Z]\s?=\s?)?(?=\\boxed\{)"
@@ -285,11 +297,22 @@ def tagged(text: str) -> str:
     return found[-1] if found else text
 
 
+_BARE_BOX = re.compile(
+    r"\\boxed\s*(?P<content>\\[dtc]?frac\s?(?:\{\w{1,20}\}|\d)\s?(?:\{\w{1,20}\}|\d)|-?\d[\d.,/]*(?<![.,/])|[a-zA-Z]\b)"
+)
+
+
+def boxes_braced(text: str) -> str:
+    """The text with \\boxed 5 as \\boxed{5}."""
+    return _BARE_BOX.sub(r"\\boxed{\g<content>}", text) if "\\boxed" in text else text
+
+
 def boxed(text: str) -> str | None:
     """The content of the last \\boxed{...} whose braces balance."""
+    text = boxes_braced(text)
     opened: list[tuple[bool, int]] = []  # whether it is a box, and where its inside starts
     last: tuple[int, int] | None = None
-    for brace in re.finditer(r"(?P<box>\\boxed)?\{|\}", text):
+    for brace in re.finditer(r"(?P<box>\\boxed\s{0,9})?\{|\}", text):
         if brace[0] != "}":
             opened.append((brace["box"] is not None, brace.end()))
         elif opened:

@@ -138,10 +138,10 @@ def _longest_common(ours: Sequence[str], theirs: Sequence[str]) -> int:
 
 def numeric(text: str, wanted: str) -> float | None:
     """100 when the number that a text states as its answer is the one number wanted, else 0. None where not one is wanted."""
-    from seqdistill.metrics.numbers import answer_value, is_equal, reference_value  # its patterns take 10 ms: not for --help
+    from seqdistill.metrics.numbers import reference_value, states  # its patterns take 10 ms: not for --help
 
-    want, found = reference_value(wanted), answer_value(text)
-    return None if want is None else 100.0 * (found is not None and is_equal(found, want))
+    want = reference_value(wanted)
+    return None if want is None else 100.0 * states(text, want)
 
 
 def _same(item: Item) -> float:
