@@ -209,16 +209,19 @@ _TOKEN = re.compile(
 )
 _MULTIPLE_WORDS = {  # by the power of ten; "billion" is English's
     2: "hundred",
-    3: "thousand tausend mille mila mil duizend tusen tusind tuhatta ezer mii ribu rb nghìn ngàn tysiąc tysiące tysięcy tys tisíc tisíce"
-    " tis тысяча тысячи тысяч тыс тисяча тисячі тисяч тис χιλιάδες ألف آلاف الف هزار אלף हज़ार हजार হাজার",
-    5: "lakh lakhs lac lacs लाख লাখ লক্ষ لاکھ",
-    6: "million millions millionen mio millones millón milhão milhões milione milioni miljoen mln milj miljoona miljoonaa"
-    " miljon miljoner millioner milion miliony milionu milionů miliona milionów milioane millió milyon juta jt triệu миллион миллиона"
-    " миллионов млн мільйон мільйона мільйони мільйонів εκατομμύριο εκατομμύρια مليون ملايين میلیون מיליון",
+    3: "thousand tausend mille mila mil duizend tusen tusind tuhatta ezer mii ribu nghìn ngàn tysiąc tysiące"
+    " tysięcy tys tisíc tisíce tis тысяча тысячи тысяч тыс тисяча тисячі тисяч тис χιλιάδες ألف آلاف الف هزار"
+    " אלף हज़ार हजार হাজার",
+    5: "lakh lakhs लाख লাখ লক্ষ لاکھ",
+    6: "million millions millionen mio millones millón milhão milhões milione milioni miljoen mln milj miljoona"
+    " miljoonaa miljon miljoner millioner milion miliony milionu milionů miliona milionów milioane millió"
+    " milyon juta jt triệu миллион миллиона миллионов млн мільйон мільйона мільйони мільйонів εκατομμύριο"
+    " εκατομμύρια مليون ملايين میلیون מיליון",
     7: "crore crores करोड़ কোটি کروڑ",
-    9: "billion billions milliarde milliarden mrd milliard milliards milliarder miliardo miliardi mld miljard miljarder miljardia mia"
-    " miliard miliardy miliardů miliardów miliarde mlrd milliárd milyar miliar bilhão bilhões tỷ tỉ миллиард миллиарда миллиардов млрд"
-    " мільярд мільярда мільярди мільярдів δισεκατομμύριο δισεκατομμύρια مليار مليارات میلیارد מיליארד अरब",
+    9: "billion billions milliarde milliarden mrd milliard milliards milliarder miliardo miliardi mld miljard"
+    " miljarder miljardia miliard miliardy miliardů miliardów miliarde mlrd milliárd milyar miliar bilhão"
+    " bilhões tỷ tỉ миллиард миллиарда миллиардов млрд мільярд мільярда мільярди мільярдів δισεκατομμύριο"
+    " δισεκατομμύρια مليار مليارات میلیارد מיליארד अरब",
     12: "trillion trillions billionen billón billones biljoen trilhão trilhões trilyon триллион триллиона триллионов",
 }
 _UNSPACED_MULTIPLES = {"万": 4, "萬": 4, "億": 8, "亿": 8, "兆": 12, "千": 3, "百": 2, "만": 4, "억": 8, "천": 3, "백": 2}
