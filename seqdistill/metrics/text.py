@@ -27,13 +27,17 @@ def nfkc(text: str) -> str:
     return unicodedata.normalize("NFKC", _MIXED.sub(" ", _RAISED.sub("^", text)))
 
 
+NO_WIDTH = re.compile("[\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufeff]")  # characters that show nothing
 QUOTES = "\"'`*“”‘’„‚«»‹›「」『』《》〈〉"
 STOPS = ".。।॥۔։።។။"  # full stops, each of its script; ． and ｡ are NFKC's . and 。
 
 
 def bare(text: str) -> str:
-    """A short answer without what does not matter to it: Unicode form, case, white space, outer quotes and a full stop."""
-    folded = " ".join(nfkc(text).casefold().split()).strip(QUOTES)
+    """A short answer without what does not matter to it: Unicode form, case, white space, outer quotes and a full stop.
+
+    Nor do characters that show nothing: a byte order mark, the direction marks of Arabic and Hebrew.
+    """
+    folded = " ".join(nfkc(NO_WIDTH.sub("", text)).casefold().split()).strip(QUOTES)
     if folded.endswith(tuple(STOPS)):
         folded = folded[:-1]
     return folded.strip(QUOTES).strip()

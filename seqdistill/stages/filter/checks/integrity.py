@@ -219,4 +219,4 @@ def _is_fence_open(text: str) -> bool:
 def _is_underline(text: str, start: int, fence: str) -> bool:
     """Whether tildes are as long as the line before them: a heading of reStructuredText."""
     before = text[text.rfind("\n", 0, max(0, start - 1)) + 1 : start].strip()
-    return fence[0] == "~" and 3 < len(fence) and 0 < len(before) <= len(fence)
+    return fence[0] == "~" and len(fence) > 3 and 0 < len(before) <= len(fence)
