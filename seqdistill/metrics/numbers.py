@@ -15,6 +15,7 @@ from seqdistill.metrics.numerals import (
     OPEN,
     Numeral,
     has_words,
+    in_words,
     is_formula,
     marked_formula,
     numerals,
@@ -122,7 +123,10 @@ def stated_number(text: str) -> Fraction | None:
     without_notes = _NOTE.sub(" ", text)
     if not (found := list(numerals(without_notes))):
         without_notes, found = text, list(numerals(text))
-    return _last_said(without_notes, found).value if found and not _has_alternatives(without_notes, found, _EITHER) else None
+    if not found:
+        marks = list(_MARKED.finditer(text))
+        return in_words(text[marks[-1].end() :] if marks else text)
+    return _last_said(without_notes, found).value if not _has_alternatives(without_notes, found, _EITHER) else None
 
 
 def _last_said(text: str, found: Sequence[Numeral]) -> Numeral:
@@ -264,6 +268,8 @@ def answer_value(text: str) -> Fraction | None:
     if (box := boxed(text)) is None:
         return stated_number(tagged(text))
     value, several = only_number(box), _BOXES.findall(text)
+    if value is None:
+        return in_words(plain(box), alone=True)
     return None if any(only_number(other) != value for other in several) else value
 
 

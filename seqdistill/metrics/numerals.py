@@ -224,6 +224,61 @@ _MULTIPLE_WORDS = {  # by the power of ten; "billion" is English's
     " δισεκατομμύρια مليار مليارات میلیارد מיליארד अरब",
     12: "trillion trillions billionen billón billones biljoen trilhão trilhões trilyon триллион триллиона триллионов",
 }
+_CARDINALS = (  # from zero to twenty, by language
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen"
+    " nineteen twenty",
+    "null eins zwei drei vier fünf sechs sieben acht neun zehn elf zwölf dreizehn vierzehn fünfzehn sechzehn siebzehn achtzehn"
+    " neunzehn zwanzig",
+    "zéro un deux trois quatre cinq six sept huit neuf dix onze douze treize quatorze quinze seize dix-sept dix-huit dix-neuf"
+    " vingt",
+    "cero uno dos tres cuatro cinco seis siete ocho nueve diez once doce trece catorce quince dieciséis diecisiete dieciocho"
+    " diecinueve veinte",
+    "zero uno due tre quattro cinque sei sette otto nove dieci undici dodici tredici quattordici quindici sedici diciassette"
+    " diciotto diciannove venti",
+    "zero um dois três quatro cinco seis sete oito nove dez onze doze treze catorze quinze dezesseis dezessete dezoito dezenove"
+    " vinte",
+    "nul één twee drie vier vijf zes zeven acht negen tien elf twaalf dertien veertien vijftien zestien zeventien achttien"
+    " negentien twintig",
+    "zero jeden dwa trzy cztery pięć sześć siedem osiem dziewięć dziesięć jedenaście dwanaście trzynaście czternaście"
+    " piętnaście szesnaście siedemnaście osiemnaście dziewiętnaście dwadzieścia",
+    "ноль один два три четыре пять шесть семь восемь девять десять одиннадцать двенадцать тринадцать четырнадцать пятнадцать"
+    " шестнадцать семнадцать восемнадцать девятнадцать двадцать",
+)
+_IN_WORDS = {word: value for words in _CARDINALS for value, word in enumerate(words.split())} | {"a": 1}
+_IN_WORDS |= {"thirty": 30, "forty": 40, "fifty": 50, "sixty": 60, "seventy": 70, "eighty": 80, "ninety": 90}
+_SCALES = {"hundred": 100, "thousand": 1000, "million": 10**6, "billion": 10**9}
+_NUMBER_WORD = "|".join(sorted(_IN_WORDS | _SCALES, key=len, reverse=True))
+_SAID_IN_WORDS = re.compile(
+    r"(?:(?:it|that|there|they) (?:is|are|was|were|makes?) |it['’]s |(?:es|das) sind |son |sono |são )?"
+    r"(?P<minus>minus |negative )?"
+    rf"(?P<words>(?:{_NUMBER_WORD})(?:(?:-|,? and |,? )(?:{_NUMBER_WORD}))*)(?![\w-])(?P<rest>.*)",
+    re.DOTALL,
+)
+_SECOND = re.compile(rf"\d|\b(?!a\b)(?:{_NUMBER_WORD})\b")
+SHORT = 6  # words of what is counted, behind a number in words
+
+
+def in_words(text: str, *, alone: bool = False) -> Fraction | None:
+    """The number that a short answer begins with, or is `alone`, in words: "Twelve.", "It is seventy-two", "zwölf Äpfel".
+
+    Up to twenty in eight languages, above in English. None for any other text, and for one with a second number.
+    """
+    said = _SAID_IN_WORDS.fullmatch(text.strip(" \n.:!*_`\"'“”").lower()) if len(text) < 200 else None
+    if not said or len(said["rest"].split()) > SHORT or (alone and said["rest"]) or _SECOND.search(said["rest"]):
+        return None
+    words = said["words"]
+    total, part, last = 0, 0, 10**9 + 1
+    for word in [words] if words in _IN_WORDS else re.split(r",? and |,? |-", words):
+        if scale := _SCALES.get(word):
+            total, part, last = (total, part * 100, 100) if scale == 100 else (total + part * scale, 0, scale)
+            continue
+        value = _IN_WORDS[word]
+        if not (last >= 100 or (last >= 20 and 0 < value < 10)):  # "seven eight" is no number
+            return None
+        part, last = part + value, value
+    return Fraction((total + part) * (-1 if said["minus"] else 1)) if words != "a" else None
+
+
 _UNSPACED_MULTIPLES = {"万": 4, "萬": 4, "億": 8, "亿": 8, "兆": 12, "千": 3, "百": 2, "만": 4, "억": 8, "천": 3, "백": 2}
 _UNSPACED_MULTIPLES |= {"ร้อย": 2, "พัน": 3, "หมื่น": 4, "แสน": 5, "ล้าน": 6}
 _MULTIPLES = {
