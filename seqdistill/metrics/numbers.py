@@ -258,8 +258,11 @@ def _mentioned(text: str) -> set[str]:
 
 
 def answer_number(text: str) -> str | None:
-    """The number that a text gives as its answer, in normal form: in its last box, or else as `stated_number` finds it."""
-    value = answer_value(text)
+    """The number that a text gives as its answer, in normal form: in its last box, or else as `stated_number` finds it.
+
+    With nothing to compare it with, 1.500 is 1500 where the text is in a language that groups thousands so.
+    """
+    value = answer_value(without_points(text) or text)
     return None if value is None else normal_form(value)
 
 
