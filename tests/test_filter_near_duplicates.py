@@ -378,7 +378,7 @@ def test_by_default_prompt_and_completion_are_compared_together(tmp_path: Path) 
 
 
 @pytest.mark.parametrize(
-    ("scope", "gone"), [("prompt", {2, 3, 4}), ("response", {1, 4}), ("within-prompt", {4}), ("pair", {4}), ("off", set())]
+    ("scope", "gone"), [("prompt", {2}), ("response", {1, 4}), ("within-prompt", {4}), ("pair", {4}), ("off", set())]
 )
 def test_each_scope_compares_what_it_says(tmp_path: Path, scope: str, gone: set[int]) -> None:
     answer = "Boats have to be moved before the storm comes since the pier is under repair this winter"
@@ -392,6 +392,19 @@ def test_each_scope_compares_what_it_says(tmp_path: Path, scope: str, gone: set[
     run = make_run(tmp_path, [row.__dict__ | {"score": -number} for number, row in enumerate(rows)])
     filtered(run, near_duplicates={"scope": scope})
     assert kept_ids(run) == {row.id for number, row in enumerate(rows) if number not in gone}
+
+
+def test_the_samples_of_a_prompt_stay_or_go_together_where_prompts_are_compared(tmp_path: Path) -> None:
+    first = [sample(LONG, text, sample=n) for n, text in enumerate(("Move the boats.", "Ask him.", "The storm is near."))]
+    other = [sample(LONG + " or next", text, sample=n) for n, text in enumerate(("Stay.", "Nobody can tell."))]
+    rows = [vars(row) | {"score": -number} for number, row in enumerate([*first, *other])]
+    run = make_run(tmp_path, rows)
+    filtered(run, near_duplicates={"scope": "prompt"})
+    assert kept_ids(run) == {row.id for row in first}
+    assert {row["kept_by"] for row in rows_of(run, "rejected.jsonl")} == {first[0].id}
+    filtered(run, near_duplicates={"scope": "prompt"}, score={"by": "vote"}, select={"best_n": 2})
+    kept = kept_ids(run)
+    assert len(kept) == 2 and (kept < {row.id for row in first} or kept == {row.id for row in other})
 
 
 def test_rows_that_differ_in_numbers_are_different_tasks(tmp_path: Path) -> None:

@@ -114,6 +114,18 @@ def test_rows_that_are_not_chosen_name_what_would_have_chosen_them(tmp_path: Pat
     assert all(named[row.id][0] == 'filter.select.unscored = "keep"' for row in rows[1:3])
 
 
+@pytest.mark.parametrize("select", [{"best_n": 1}, {"best_n": 2, "min_score": 90.0}, {"keep": "share", "among": "all"}])
+@pytest.mark.parametrize("scope", ["pair", "response", "within-prompt"])
+def test_a_repetition_that_would_not_be_chosen_names_what_would_choose_it_too(
+    tmp_path: Path, select: dict[str, Any], scope: str
+) -> None:
+    texts = ["Move the boats.", LONG, LONG + " or next", LONG, LONG + " or the next one after it", "Nobody knows."]
+    rows = [sample("What does the master ask?", text, sample=n, reference=texts[0]) for n, text in enumerate(texts)]
+    keys = {"validation": 0.0, "score": {"by": "reference"}, "select": select, "near_duplicates": {"scope": scope}}
+    named = as_named(make_run(tmp_path, rows), keys)
+    assert any("duplicate" in one[0] and len(one) > 1 for one in named.values())
+
+
 def test_a_row_that_breaks_the_form_is_kept_without_the_check(tmp_path: Path) -> None:
     run = make_run(tmp_path, [sample(f"Is {n} even?", "yes" if n else "maybe") for n in range(3)])
     for schema, left in ((True, 2), (False, 3)):

@@ -36,6 +36,8 @@ ANSWERS = [  # text, prompt
     (f"Answer: {FENCE}python\nx = 1\n{FENCE}\nThen:\n{FENCE}\n2\n{FENCE}", ""),
     (f"Use {FENCE}code{FENCE} in one line.", ""),
     ("- ~~~\n  x\n  ~~~", ""),
+    ("Usage\n~~~~~\n\nCall `main()`.", "Write the page in reStructuredText."),
+    ("Usage\n\n~~~~\nx\n~~~~", ""),
     (f"Like this:{FENCE}html\n<s>old\n{FENCE}", ""),
     (
         f"## POST /users\n\n### Request:\n\n{FENCE}json\n{{}}\n{FENCE}\n\n### Response:\n\n{FENCE}json\n{{}}\n{FENCE}",

@@ -84,6 +84,12 @@ def test_quotes_and_a_full_stop_of_any_script_are_no_part_of_a_short_answer(text
         ("B:", ("A", "B"), "B"),
         ("（Ｂ）", ("A", "B"), "B"),
         ("(B)", ("A", "B", "(b)"), None),
+        ("\u200bB", ("A", "B"), "B"),
+        ("- B", ("A", "B"), "B"),
+        ("## __yes__", ("yes", "no"), "yes"),
+        ("نعم\u200f؟", ("نعم؟", "لا"), "نعم؟"),
+        ("(-1)", ("1", "-1"), "-1"),
+        ("c#", ("C", "C#"), "C#"),
         ("C", ("A", "C++"), None),
         ("正负", ("正面", "负面"), None),
     ],
@@ -159,6 +165,27 @@ def test_rouge_l_is_that_of_rouge_score(text: str, wanted: str, score: float) ->
 
 def test_rouge_l_reads_scripts_without_spaces() -> None:
     assert rouge_l("図書館は休み", "図書館は月曜休み") == pytest.approx(200 * 6 / 14)
+
+
+def test_words_are_read_in_thai_lao_burmese_and_khmer() -> None:
+    for text, wanted, count in (("วันนี้อากาศดีมาก", "วันนี้อากาศดี", 16), ("ຂ້ອຍຮັກເຈົ້າ", "ຂ້ອຍຮັກ", 9), ("နေကောင်းလား", "နေကောင်း", 7)):
+        assert 0 < rouge_l(text, wanted) < 100 and 0 < token_f1(text, wanted) < 100
+        assert len(words(text)) <= count and "".join(words(text)) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted", "tokenize"),
+    [
+        ("这是一个很好的例子，我们可以学习。", "这是一个很好的例证，我们可以学习。", "zh"),
+        ("今日はとても良い天気ですね。", "今日はとてもいい天気ですね。", "char"),
+        ("วันนี้อากาศดีมาก", "วันนี้อากาศดีครับ", "char"),
+        ("오늘 날씨가 정말 좋네요 그렇죠", "오늘 날씨가 정말 좋네요 아니죠", "13a"),
+        ("The word 字 is written with six strokes", "The word 字 is written with seven strokes", "13a"),
+    ],
+)
+def test_bleu_parts_words_as_the_wanted_text_is_written(text: str, wanted: str, tokenize: str) -> None:
+    expected = sacrebleu.sentence_bleu(text, [wanted], use_effective_order=True, tokenize=tokenize).score
+    assert bleu(text, wanted) == expected > 0
 
 
 def test_bleu_is_sacrebleus_sentence_bleu() -> None:

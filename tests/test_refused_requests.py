@@ -60,6 +60,8 @@ REFUSALS = [
         "作为一个人工智能语言模型，我还没学习如何回答这个问题，您可以向我问一些其它的问题。",
         "你好，这个问题我暂时无法回答，让我们换个话题再聊聊吧。",
     ),
+    *("I'm sorry, but I am unable to browse the internet.", "I'm sorry, I am not able to generate images."),
+    *("I apologize, but I am unable to access the link you provided.", "Sorry, but I'm unable to write lyrics to a pop song."),
     *("Désolé, je ne peux pas continuer avec cette demande.", "Je ne suis pas en mesure de répondre à cette demande."),
     *("Ich kann diese Anfrage leider nicht erfüllen.", "Entschuldigung, aber ich kann das nicht schreiben."),
     *(
@@ -81,6 +83,7 @@ ANSWERED = [
     *("I can't do that, said Tom.", "I cannot stress enough how important sleep is.", "I can't wait to see you!"),
     *("I cannot and will not recant anything.", "I can't get no satisfaction is a song.", "I won't lie: it's hard."),
     *("I can’t believe it’s not butter!", "I am unable to attend the meeting on Friday.", "I can't help but smile."),
+    *("I'm sorry, but I am unable to come on Friday.", "I'm sorry, I'm not able to find my glasses anywhere."),
     *("I cannot recommend this restaurant enough.", "Unfortunately, I won't be able to come on Monday."),
     *("I'm sorry for the delay. Your parcel arrives on Monday.", "I'm sorry, but dogs are not allowed on this train."),
     *(

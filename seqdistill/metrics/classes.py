@@ -4,6 +4,7 @@ Macro F1, recall and kappa are functions of a table of counts, (..., K, K + 1): 
 for answers that are not one of the choices. Leading axes are bootstrap replicates.
 """
 
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -26,8 +27,11 @@ def label(text: str, choices: Sequence[str]) -> str | None:
     return alike[0] if len(alike) == 1 else None
 
 
+_ITEM = re.compile(r"\A\s*(?:[-+*•]|#{1,6})\s+")  # of a list, or a heading
+
+
 def _loose(text: str) -> str:
-    return bare(text).strip(f"{QUOTES}{STOPS}!()[]:,; ")
+    return bare(_ITEM.sub("", text)).strip(f"{QUOTES}{STOPS}!?()[]:,;_ ")
 
 
 def confusion(wanted: Sequence[str | None], said: Sequence[str | None], choices: Sequence[str]) -> "Array":

@@ -15,6 +15,7 @@ from seqdistill.metrics.numerals import (
     OPEN,
     Numeral,
     has_words,
+    in_words,
     is_formula,
     marked_formula,
     numerals,
@@ -22,6 +23,7 @@ from seqdistill.metrics.numerals import (
     plain,
     said_of,
     values_apart,
+    without_points,
 )
 
 # --- where the answer is ------------------------------------------------------------------------------------------------------
@@ -121,7 +123,10 @@ def stated_number(text: str) -> Fraction | None:
     without_notes = _NOTE.sub(" ", text)
     if not (found := list(numerals(without_notes))):
         without_notes, found = text, list(numerals(text))
-    return _last_said(without_notes, found).value if found and not _has_alternatives(without_notes, found, _EITHER) else None
+    if not found:
+        marks = list(_MARKED.finditer(text))
+        return in_words(text[marks[-1].end() :] if marks else text)
+    return _last_said(without_notes, found).value if not _has_alternatives(without_notes, found, _EITHER) else None
 
 
 def _last_said(text: str, found: Sequence[Numeral]) -> Numeral:
@@ -253,8 +258,11 @@ def _mentioned(text: str) -> set[str]:
 
 
 def answer_number(text: str) -> str | None:
-    """The number that a text gives as its answer, in normal form: in its last box, or else as `stated_number` finds it."""
-    value = answer_value(text)
+    """The number that a text gives as its answer, in normal form: in its last box, or else as `stated_number` finds it.
+
+    With nothing to compare it with, 1.500 is 1500 where the text is in a language that groups thousands so.
+    """
+    value = answer_value(without_points(text) or text)
     return None if value is None else normal_form(value)
 
 
@@ -263,6 +271,8 @@ def answer_value(text: str) -> Fraction | None:
     if (box := boxed(text)) is None:
         return stated_number(tagged(text))
     value, several = only_number(box), _BOXES.findall(text)
+    if value is None:
+        return in_words(plain(box), alone=True)
     return None if any(only_number(other) != value for other in several) else value
 
 
@@ -271,6 +281,17 @@ def reference_value(text: str) -> Fraction | None:
     if (box := boxed(text)) is None:
         return only_number(tagged(text))
     return only_number(box) if not _BOXES.search(text) else answer_value(text)
+
+
+def states(text: str, wanted: Fraction, tolerance: float = TOLERANCE) -> bool:
+    """Whether a text gives this number as its answer, see `is_equal`.
+
+    In a language that groups thousands by full stops 1.500 is 1500 too: only what is wanted shows which was meant.
+    """
+    readings = [text]
+    if wanted.denominator == 1 and "." in text and (whole := without_points(text)) is not None:
+        readings.append(whole)
+    return any((found := answer_value(one)) is not None and is_equal(found, wanted, tolerance) for one in readings)
 
 
 _TAGGED = re.compile(r"<answer>(.*?)</answer>", re.DOTALL | re.IGNORECASE)
@@ -285,11 +306,22 @@ def tagged(text: str) -> str:
     return found[-1] if found else text
 
 
+_BARE_BOX = re.compile(
+    r"\\boxed\s*(?P<content>\\[dtc]?frac\s?(?:\{\w{1,20}\}|\d)\s?(?:\{\w{1,20}\}|\d)|-?\d[\d.,/]*(?<![.,/])|[a-zA-Z]\b)"
+)
+
+
+def boxes_braced(text: str) -> str:
+    """The text with \\boxed 5 as \\boxed{5}."""
+    return _BARE_BOX.sub(r"\\boxed{\g<content>}", text) if "\\boxed" in text else text
+
+
 def boxed(text: str) -> str | None:
     """The content of the last \\boxed{...} whose braces balance."""
+    text = boxes_braced(text)
     opened: list[tuple[bool, int]] = []  # whether it is a box, and where its inside starts
     last: tuple[int, int] | None = None
-    for brace in re.finditer(r"(?P<box>\\boxed)?\{|\}", text):
+    for brace in re.finditer(r"(?P<box>\\boxed\s{0,9})?\{|\}", text):
         if brace[0] != "}":
             opened.append((brace["box"] is not None, brace.end()))
         elif opened:

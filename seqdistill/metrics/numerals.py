@@ -74,13 +74,15 @@ _REWRITTEN = (
     (re.compile(r"\\frac\s?(\d)\s?(\d)(?!\d)"), r"\\frac{\1}{\2}"),
     (re.compile(r"\\frac\s?(?:\{\s?(-?\d{1,9})\s?\}\s?(\d)(?!\d)|(\d)\s?\{\s?(-?\d{1,9})\s?\})"), r"\\frac{\1\3}{\2\4}"),
     (re.compile(r"\{\s?(-?\d{1,9})\s?\\over\s?(-?\d{1,9})\s?\}"), r"\\frac{\1}{\2}"),
-    *((re.compile(r"\\(?:text|mathrm|textbf|mathbf|operatorname|mbox)\s?\{([^{}]{0,200})\}"), r" \1 "),) * 2,  # one in another
+    *((re.compile(r"\\(?:text(?:rm|normal|bf|it|sf)?|math(?:rm|bf|sf)|operatorname|mbox)\s?\{([^{}]{0,200})\}"), r" \1 "),)
+    * 2,  # one in another
     (re.compile(r"\\(?:times|cdot|ast)(?![a-zA-Z])|·|∗|⋅"), "×"),
     (re.compile(r"(?<=\d)\*\*(?=[-\d(])"), "^"),  # as programs write powers
     (re.compile(r"\^\s?\{\s?([+-]?\d{1,4})\s?\}"), r"^\1"),
     (re.compile(r"\^\s?\{?\s?\\circ\s?\}?"), "°"),
     (re.compile(r"\\sqrt(?![a-zA-Z])|\bsqrt\b", re.IGNORECASE), "√"),
     (re.compile(r"\\pi(?![a-zA-Z])"), "π"),
+    (re.compile(r"(\\(?!frac)[a-zA-Z]{2,20})(?=\d)"), r"\1 "),  # x\approx11
     (re.compile(r"\\(?:pm|mp)(?![a-zA-Z])|∓|\+/-"), "±"),
     (re.compile(r"(?<=[a-zA-Z])\.(?=\d)"), ". "),  # Rs.5, No.5
     (re.compile(r"[−﹣－]"), "-"),
@@ -109,6 +111,20 @@ _MONEY = re.compile(
     r"(?=\s?(?:[€₫₺đ]|(?:EUR|[Ee]uros?|VN[DĐ]|[Đđ]ồng|IDR|[Rr]upiah|COP|CLP|ARS|[Pp]esos|[Rr]eais|Kč|Ft"
     r"|kr|DKK|NOK|SEK|TL|[Ll]ira|HUF|RSD|руб\w*)\b)(?!\s?(?:/|per\b|pro\b|je\b|par\b)))"
 )
+_BY_POINTS = re.compile(  # words of the languages that group thousands by full stops
+    r"\b(?:der|die|das|und|ist|sind|nicht|also|insgesamt|antwort|lösung|ergibt|el|los|las|una|es|son|respuesta|por|total de"
+    r"|il|gli|della|è|sono|risposta|quindi|o|os|um|uma|são|é|resposta|portanto|het|een|zijn|antwoord|dus|bir|ve|toplam|cevap"
+    r"|adalah|jumlah|jadi|jawaban|yang|là|và|đáp|tổng|og|er|det|svaret|i alt|είναι|και|je|jest)\b",
+    re.IGNORECASE,
+)
+
+
+def without_points(text: str) -> str | None:
+    """The text with 1.500 as 1500, where it is in a language that groups thousands so; None for any other."""
+    whole = re.sub(r"(?<![\d.,])[1-9]\d{0,2}(?:\.\d{3})+(?!\d|[.,]\d)", lambda found: found[0].replace(".", ""), text)
+    return whole if whole != text and len({*map(str.lower, _BY_POINTS.findall(text))}) > 1 else None
+
+
 _REPEATING = re.compile(  # 0.1\overline{6}, 0.(3), and where the text is nothing else 0.1(6)
     r"(?<![\w.,])(?P<whole>\d{0,9})[.,](?P<first>\d{0,9})\\overline\s?\{(?P<line>\d{1,9})\}"
     r"|(?<![\w.,])0[.,]\((?P<brackets>\d{1,9})\)"
@@ -159,7 +175,7 @@ _STYLES = (
     r"\d{1,3}(?:,\d{3})++(?![\d])(?:\.\d+)?",  # 1,234.50
     r"\d{1,2}(?:,\d{2}){1,6},\d{3}(?!\d)(?:\.\d+)?",  # 12,34,567
     r"\d{1,3}(?: \d{3})++(?![\d])(?:[.,]\d+)?",  # 10 000,5
-    r"\d{1,3}(?:['’]\d{3})++(?!\d)(?:\.\d+)?",  # 10'000
+    r"\d{1,3}(?:['’]\d{3})++(?!\d)(?:\.\d+|,\d{1,2}(?!\d))?",  # 10'000
     r"\d{1,3}(?:_\d{3})++(?!\d)",  # 10_000
     r"\d{1,3}(?:\.\d{3}){2,}+(?![\d.,])",  # 1.234.567
     r"\d++(?:\.\d+)?",
@@ -191,12 +207,91 @@ _TOKEN = re.compile(
     rf"|(?P<fraction>{_SIGN}(?:[$€£¥]\s?)?(?:\\frac\s?\{{\s?{_SIGNED}\s?\}}\s?\{{\s?{_SIGNED}\s?\}}|{_NUMBER}\s?/\s?-?\d+(?![\d./]\d|:)))"
     rf"|(?P<number>{_SIGN}(?:[$€£¥]\s?)?(?P<digits>{_NUMBER})(?P<ten>{_POWER_OF_TEN})?)"
 )
-_MULTIPLES = {"thousand": 3, "million": 6, "billion": 9, "trillion": 12, "万": 4, "萬": 4, "億": 8, "亿": 8, "千": 3, "百": 2}
-_MULTIPLES |= {"k": 3, "mn": 6, "bn": 9, "tn": 12, "m": 6, "b": 9}
-_MULTIPLE = re.compile(
-    r"\s?(?P<word>thousand|million|billion|trillion|[万萬億亿千百])(?![a-z])|(?P<short>k|mn|bn|tn|m|b)(?!\w)", re.IGNORECASE
+_MULTIPLE_WORDS = {  # by the power of ten; "billion" is English's
+    2: "hundred",
+    3: "thousand tausend mille mila mil duizend tusen tusind tuhatta ezer mii ribu nghìn ngàn tysiąc tysiące"
+    " tysięcy tys tisíc tisíce tis тысяча тысячи тысяч тыс тисяча тисячі тисяч тис χιλιάδες ألف آلاف الف هزار"
+    " אלף हज़ार हजार হাজার",
+    5: "lakh lakhs लाख লাখ লক্ষ لاکھ",
+    6: "million millions millionen mio millones millón milhão milhões milione milioni miljoen mln milj miljoona"
+    " miljoonaa miljon miljoner millioner milion miliony milionu milionů miliona milionów milioane millió"
+    " milyon juta jt triệu миллион миллиона миллионов млн мільйон мільйона мільйони мільйонів εκατομμύριο"
+    " εκατομμύρια مليون ملايين میلیون מיליון",
+    7: "crore crores करोड़ কোটি کروڑ",
+    9: "billion billions milliarde milliarden mrd milliard milliards milliarder miliardo miliardi mld miljard"
+    " miljarder miljardia miliard miliardy miliardů miliardów miliarde mlrd milliárd milyar miliar bilhão"
+    " bilhões tỷ tỉ миллиард миллиарда миллиардов млрд мільярд мільярда мільярди мільярдів δισεκατομμύριο"
+    " δισεκατομμύρια مليار مليارات میلیارد מיליארד अरब",
+    12: "trillion trillions billionen billón billones biljoen trilhão trilhões trilyon триллион триллиона триллионов",
+}
+_CARDINALS = (  # from zero to twenty, by language
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen"
+    " nineteen twenty",
+    "null eins zwei drei vier fünf sechs sieben acht neun zehn elf zwölf dreizehn vierzehn fünfzehn sechzehn siebzehn achtzehn"
+    " neunzehn zwanzig",
+    "zéro un deux trois quatre cinq six sept huit neuf dix onze douze treize quatorze quinze seize dix-sept dix-huit dix-neuf"
+    " vingt",
+    "cero uno dos tres cuatro cinco seis siete ocho nueve diez once doce trece catorce quince dieciséis diecisiete dieciocho"
+    " diecinueve veinte",
+    "zero uno due tre quattro cinque sei sette otto nove dieci undici dodici tredici quattordici quindici sedici diciassette"
+    " diciotto diciannove venti",
+    "zero um dois três quatro cinco seis sete oito nove dez onze doze treze catorze quinze dezesseis dezessete dezoito dezenove"
+    " vinte",
+    "nul één twee drie vier vijf zes zeven acht negen tien elf twaalf dertien veertien vijftien zestien zeventien achttien"
+    " negentien twintig",
+    "zero jeden dwa trzy cztery pięć sześć siedem osiem dziewięć dziesięć jedenaście dwanaście trzynaście czternaście"
+    " piętnaście szesnaście siedemnaście osiemnaście dziewiętnaście dwadzieścia",
+    "ноль один два три четыре пять шесть семь восемь девять десять одиннадцать двенадцать тринадцать четырнадцать пятнадцать"
+    " шестнадцать семнадцать восемнадцать девятнадцать двадцать",
 )
-_LESS = re.compile(r"(?P<digits>\d{1,4})(?P<word>[万萬千百])?")  # 1万5千 is 15000
+_IN_WORDS = {word: value for words in _CARDINALS for value, word in enumerate(words.split())} | {"a": 1}
+_IN_WORDS |= {"thirty": 30, "forty": 40, "fifty": 50, "sixty": 60, "seventy": 70, "eighty": 80, "ninety": 90}
+_SCALES = {"hundred": 100, "thousand": 1000, "million": 10**6, "billion": 10**9}
+_NUMBER_WORD = "|".join(sorted(_IN_WORDS | _SCALES, key=len, reverse=True))
+_SAID_IN_WORDS = re.compile(
+    r"(?:(?:it|that|there|they) (?:is|are|was|were|makes?) |it['’]s |(?:es|das) sind |son |sono |são )?"
+    r"(?P<minus>minus |negative )?"
+    rf"(?P<words>(?:{_NUMBER_WORD})(?:(?:-|,? and |,? )(?:{_NUMBER_WORD}))*)(?![\w-])(?P<rest>.*)",
+    re.DOTALL,
+)
+_SECOND = re.compile(rf"\d|\b(?!a\b)(?:{_NUMBER_WORD})\b")
+SHORT = 6  # words of what is counted, behind a number in words
+
+
+def in_words(text: str, *, alone: bool = False) -> Fraction | None:
+    """The number that a short answer begins with, or is `alone`, in words: "Twelve.", "It is seventy-two", "zwölf Äpfel".
+
+    Up to twenty in eight languages, above in English. None for any other text, and for one with a second number.
+    """
+    said = _SAID_IN_WORDS.fullmatch(text.strip(" \n.:!*_`\"'“”").lower()) if len(text) < 200 else None
+    if not said or len(said["rest"].split()) > SHORT or (alone and said["rest"]) or _SECOND.search(said["rest"]):
+        return None
+    words = said["words"]
+    total, part, last = 0, 0, 10**9 + 1
+    for word in [words] if words in _IN_WORDS else re.split(r",? and |,? |-", words):
+        if scale := _SCALES.get(word):
+            total, part, last = (total, part * 100, 100) if scale == 100 else (total + part * scale, 0, scale)
+            continue
+        value = _IN_WORDS[word]
+        if not (last >= 100 or (last >= 20 and 0 < value < 10)):  # "seven eight" is no number
+            return None
+        part, last = part + value, value
+    return Fraction((total + part) * (-1 if said["minus"] else 1)) if words != "a" else None
+
+
+_UNSPACED_MULTIPLES = {"万": 4, "萬": 4, "億": 8, "亿": 8, "兆": 12, "千": 3, "百": 2, "만": 4, "억": 8, "천": 3, "백": 2}
+_UNSPACED_MULTIPLES |= {"ร้อย": 2, "พัน": 3, "หมื่น": 4, "แสน": 5, "ล้าน": 6}
+_MULTIPLES = {
+    unicodedata.normalize("NFKC", word): power for power, words in _MULTIPLE_WORDS.items() for word in words.split()
+} | {unicodedata.normalize("NFKC", word): power for word, power in _UNSPACED_MULTIPLES.items()}
+_SHORT_MULTIPLES = {"k": 3, "mn": 6, "bn": 9, "tn": 12, "m": 6, "b": 9}
+_SPACED = "|".join(sorted((word for word in _MULTIPLES if word not in _UNSPACED_MULTIPLES), key=len, reverse=True))
+_MULTIPLE = re.compile(
+    rf"[ -]?(?:(?P<word>{_SPACED})(?![^\W\d_])|(?P<unspaced>ร้อย|พัน|หมื่น|แสน|ล้าน|[万萬億亿兆千百억천백](?![a-z])|만(?!큼)))"
+    r"|(?P<short>k|mn|bn|tn|m|b)(?!\w)",
+    re.IGNORECASE,
+)
+_LESS = re.compile(r"(?P<digits>\d{1,4})(?P<word>[万萬千百만천백])?")  # 1万5千 is 15000
 _RAISED = re.compile(r"\^[({]?(?P<power>[+-]?\d{1,4})[)}]?")
 _EXCLAIMS = re.compile(r"[^!]{0,2000}[a-zA-Z]{2}[^!]{0,200}!(?:\s|\Z)")  # "It's 5!" is no factorial, "5!" is
 _FUNCTIONS = "log|ln|exp|sin|cos|tan|cot|sec|csc|sqrt|alpha|beta|gamma|delta|theta|lambda|phi|omega|infty|binom"
@@ -366,18 +461,32 @@ def _scaled(match: re.Match[str], text: str) -> tuple[int, Fraction | None]:
         is_small = abs(power) <= LARGEST_POWER and len(match["digits"]) <= 6 and (value or power > 0)
         return raised.end(), value**power if value is not None and is_small else None
     multiple = _MULTIPLE.match(text, end)
-    if multiple and (multiple["word"] or _may_be_short(multiple["short"], match[0])):
-        return _multiplied(value, multiple, text)
+    if multiple and multiple["short"]:
+        is_multiple = value is not None and _may_be_short(multiple["short"], match[0])
+        return (
+            (multiple.end(), value and value * 10 ** _SHORT_MULTIPLES[multiple["short"].lower()])
+            if is_multiple
+            else (end, value)
+        )
+    while multiple and not multiple["short"]:  # 3 hundred thousand, 3千万
+        value, end = value and value * 10 ** _power(multiple), multiple.end()
+        if multiple["unspaced"]:
+            end, value = _with_smaller(end, value, _power(multiple), text)
+        multiple = _MULTIPLE.match(text, end)
     return end, value
 
 
-def _multiplied(value: Fraction | None, multiple: re.Match[str], text: str) -> tuple[int, Fraction | None]:
-    """Where a number with its multiple ends, with the smaller ones that follow in 1万5千, and its value."""
-    end, power = multiple.end(), _MULTIPLES[multiple[0].strip().lower()]
-    value = value and value * 10**power
-    while multiple["word"] and multiple["word"] > "\x7f" and (less := _LESS.match(text, end)):
-        power, before = _MULTIPLES[less["word"]] if less["word"] else 0, power
-        if power >= before or value is None:
+def _power(multiple: re.Match[str]) -> int:
+    """The power of ten that a word means."""
+    word = (multiple["word"] or multiple["unspaced"]).lower()
+    return _MULTIPLES[word.replace("i\u0307", "i").replace("ı", "i")]  # without regard to case, these are i
+
+
+def _with_smaller(end: int, value: Fraction | None, power: int, text: str) -> tuple[int, Fraction | None]:
+    """Where a number ends with the smaller ones that follow its multiple, as in 1万5千, and its value."""
+    while value is not None and (less := _LESS.match(text, end)):
+        before, power = power, _MULTIPLES[less["word"]] if less["word"] else 0
+        if power >= before:
             break
         value, end = value + int(less["digits"]) * 10**power, less.end()
     return end, value

@@ -27,6 +27,9 @@ _KEEPING_ON = (  # "I refuse to believe it" is none
     r"|see|stay|stop|surrender|think)"
 )
 _REGRET = r"[^.!?\n]{0,20}\b(?:sorry|apologi[sz]e|apologies|afraid|unfortunately|as an ai)\b[^.!?\n]{0,60}?\b"
+_OF_A_MODEL = (  # after an apology; what a person writes that they cannot do is to come, to find, to attend
+    r"(?:access|browse|search|open|view|display|perform|execute|generate|create|write|draw|play|translate|predict|describe)\b"
+)
 _MAKING = r"(?:writ|provid|creat|generat|answer|discuss|assist|help|shar|engag|produc|continu|do|respond|giv)ing\b"
 _ELSEWHERE = (  # es, de, fr, it, pt, ru, nl, pl, tr, vi, id, ar
     r"no puedo (?:ayudar|asistir|proporcionar|cumplir|responder a|generar|crear|hacer eso|satisfacer|escribir (?:eso|esto"
@@ -61,6 +64,7 @@ _HELP_ZH = r"(?:为您|为你|帮助|协助|提供|回答|满足|完成您|参�
 _REFUSAL = re.compile(
     r"\A\W*(?:"
     rf"(?:[^.!?\n]{{0,80}}?\b)?i ?{_UNABLE} (?:actually |currently |directly |really )?{_HELPING}"
+    rf"|{_REGRET}i(?:['’]m| am) (?:not able|unable) to {_OF_A_MODEL}"
     rf"|(?:{_REGRET})?i(?: (?:don['’]t|do not|would not|wouldn['’]t) feel comfortable"
     rf"|(?:['’]m| am) not comfortable (?:with )?{_MAKING})"
     rf"|(?:{_REGRET})i (?:can(?:no|['’])t|won['’]t)(?: do (?:it|that|this|so))?[.!]?\s*\Z"

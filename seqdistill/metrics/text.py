@@ -27,13 +27,17 @@ def nfkc(text: str) -> str:
     return unicodedata.normalize("NFKC", _MIXED.sub(" ", _RAISED.sub("^", text)))
 
 
+NO_WIDTH = re.compile("[\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufeff]")  # characters that show nothing
 QUOTES = "\"'`*“”‘’„‚«»‹›「」『』《》〈〉"
 STOPS = ".。।॥۔։።។။"  # full stops, each of its script; ． and ｡ are NFKC's . and 。
 
 
 def bare(text: str) -> str:
-    """A short answer without what does not matter to it: Unicode form, case, white space, outer quotes and a full stop."""
-    folded = " ".join(nfkc(text).casefold().split()).strip(QUOTES)
+    """A short answer without what does not matter to it: Unicode form, case, white space, outer quotes and a full stop.
+
+    Nor do characters that show nothing: a byte order mark, the direction marks of Arabic and Hebrew.
+    """
+    folded = " ".join(nfkc(NO_WIDTH.sub("", text)).casefold().split()).strip(QUOTES)
     if folded.endswith(tuple(STOPS)):
         folded = folded[:-1]
     return folded.strip(QUOTES).strip()
@@ -66,26 +70,44 @@ def chrf_signature() -> str:
 
 
 @cache
-def _bleu() -> Any:
+def _bleu(tokenize: str) -> Any:
     from sacrebleu.metrics import BLEU
 
-    return BLEU(effective_order=True)
+    return BLEU(effective_order=True, tokenize=tokenize)
 
 
 def bleu(text: str, wanted: str) -> float:
-    """sacrebleu's sentence BLEU, of the orders that the text has."""
-    return float(_bleu().sentence_score(text, [wanted]).score)
+    """sacrebleu's sentence BLEU, of the orders that the text has, by its tokenizer for how the wanted text is written.
+
+    Its default parts words at spaces: of a sentence in Chinese, Japanese or Thai it makes a few words, and BLEU is 0.
+    """
+    unspaced = len(_HAN.findall(wanted)), len(_OTHER_UNSPACED.findall(wanted))
+    tokenize = (
+        "13a" if 2 * sum(unspaced) < sum(map(str.isalpha, wanted)) or not any(unspaced) else "char" if unspaced[1] else "zh"
+    )
+    return float(_bleu(tokenize).sentence_score(text, [wanted]).score)
 
 
-_CJK = r"\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af"  # scripts that write no spaces: each character is a word
+_HAN = re.compile(r"[\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]")
+_KANA, _THAI_AND_LAO = r"\u3040-\u30ff", r"\u0e01-\u0e3a\u0e40-\u0e4e\u0e81-\u0ebd\u0ec0-\u0ecd"
+_BURMESE_AND_KHMER = r"\u1000-\u103f\u1050-\u109f\u1780-\u17d3"
+_OTHER_UNSPACED = re.compile(rf"[{_KANA}{_THAI_AND_LAO}{_BURMESE_AND_KHMER}]")
+# Scripts that write no spaces, and Hangul, whose words are many a syllable: each character is a word.
+_ALONE = rf"{_HAN.pattern[1:-1]}{_OTHER_UNSPACED.pattern[1:-1]}\uac00-\ud7af"
+
+
+@cache
+def _marks() -> str:
+    """The marks on letters, which in Indic scripts are the vowels, as a class of characters."""
+    marks = "".join(chr(code) for code in range(0x300, 0x20000) if unicodedata.category(chr(code)) in ("Mn", "Mc"))
+    return f"[{marks}]"
 
 
 @cache
 def _word() -> re.Pattern[str]:
-    """A word: letters and digits, with the marks on them, which in Indic scripts are the vowels."""
-    marks = "".join(chr(code) for code in range(0x300, 0x20000) if unicodedata.category(chr(code)) in ("Mn", "Mc"))
-    letter = rf"[^\W_](?:[^\W_]|[{marks}])"
-    return re.compile(rf"[{_CJK}]|{letter}*?(?=[{_CJK}])|{letter}*")
+    """A word: letters and digits, with the marks on them."""
+    letter = rf"[^\W_](?:[^\W_]|{_marks()})"
+    return re.compile(rf"[{_ALONE}]{_marks()}*|{letter}*?(?=[{_ALONE}])|{letter}*")
 
 
 def words(text: str) -> list[str]:
@@ -102,7 +124,7 @@ def _squad_words(text: str) -> list[str]:
     """The words of SQuAD's script: punctuation goes, then articles, and white space parts the rest. Of CJK, each character."""
     text = "".join(character for character in text.lower() if not _is_punctuation(character))
     text = re.sub(r"\b(?:a|an|the)\b", " ", text)
-    return re.sub(rf"([{_CJK}])", r" \1 ", text).split()
+    return re.sub(rf"([{_ALONE}]{_marks()}*)", r" \1 ", text).split()
 
 
 def rouge_l(text: str, wanted: str) -> float:
@@ -138,10 +160,10 @@ def _longest_common(ours: Sequence[str], theirs: Sequence[str]) -> int:
 
 def numeric(text: str, wanted: str) -> float | None:
     """100 when the number that a text states as its answer is the one number wanted, else 0. None where not one is wanted."""
-    from seqdistill.metrics.numbers import answer_value, is_equal, reference_value  # its patterns take 10 ms: not for --help
+    from seqdistill.metrics.numbers import reference_value, states  # its patterns take 10 ms: not for --help
 
-    want, found = reference_value(wanted), answer_value(text)
-    return None if want is None else 100.0 * (found is not None and is_equal(found, want))
+    want = reference_value(wanted)
+    return None if want is None else 100.0 * states(text, want)
 
 
 def _same(item: Item) -> float:
@@ -199,7 +221,7 @@ METRICS = (
         "BLEU",
         "BLEU",
         lambda item: bleu(item.text, item.wanted),
-        "mean of sacrebleu's sentence BLEU (effective order)",
+        "mean of sacrebleu's sentence BLEU (effective order), its tokenizer by the script of the wanted text",
         kinds=("text",),
     ),
     Metric(

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seqdistill.metrics.classes import label as choice_of
-from seqdistill.metrics.numbers import answer_value, is_equal, reference_value
+from seqdistill.metrics.numbers import reference_value, states
 from seqdistill.records import Sample
 from seqdistill.stages.filter.checks.words import Ints
 from seqdistill.stages.filter.scoring.answers import json_in, normal
@@ -36,8 +36,7 @@ def agreement(sample: Sample, form: AnswerForm) -> int:
     if normal(sample.text) == normal(reference):
         return AGREES
     if (number := reference_value(reference)) is not None:
-        said = answer_value(sample.text)
-        return AGREES if said is not None and is_equal(said, number) else DIFFERS
+        return AGREES if states(sample.text, number) else DIFFERS
     is_short = all(len(text.split()) <= SHORT for text in (reference, sample.text))
     return DIFFERS if is_short else NOT_COMPARED
 

@@ -4,7 +4,8 @@ What makes a duplicate, a stock phrase or a test item is decided in the files of
 """
 
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,12 +23,14 @@ from seqdistill.stages.filter.checks.words import Ints, mix
 from seqdistill.stages.filter.rejection import Rejection, setting
 from seqdistill.stages.filter.report import Rejections
 from seqdistill.stages.filter.scan import Facts, Rows, hashes_of
+from seqdistill.stages.filter.scoring.choice import Choice
 
 GUARD_ROWS = 100  # the guard ignores smaller losses
 FEWEST_REPEATS = 20  # prompts with one completion, for it to be reported
 REPORTED_SHARE = 0.1  # of a slice's prompts
 FLOOR = 0.5  # of `similarity`: what each side of a near-duplicate must reach by itself
 ALL_NEAR = setting("near_duplicates.scope", "off")
+ALMOST_NEAR = setting("near_duplicates.similarity", 1.0)
 
 
 def drop_slips(facts: Facts, rejections: Rejections, config: IntegrityConfig) -> None:
@@ -102,6 +105,7 @@ def drop_duplicates(facts: Facts, rejections: Rejections, order: Ints, scope: st
     for row in np.flatnonzero(kept_by >= 0).tolist():
         better = int(kept_by[row])
         near_too = scope != "off" and facts.numbers[row] == facts.numbers[better]
+        near_too &= scope != "prompt" or facts.prompts[row] != facts.prompts[better]
         would_keep = (*alone, ALL_NEAR) if near_too else alone
         rejections.reject(row, Rejection("duplicate", "the same text as a better row", would_keep), better)
 
@@ -115,24 +119,47 @@ def drop_near_duplicates(
     progress: Progress,
     within: bool,
 ) -> None:
-    """Rejects the rows that almost repeat a better one, `within` their prompt or anywhere. Raises where the guard stops it."""
-    if config.scope == "off":
+    """Rejects the rows that almost repeat a better one, `within` their prompt or anywhere. Raises where the guard stops it.
+
+    Where prompts are compared, each is compared with the others, and its samples go or stay together.
+    """
+    if config.scope == "off" or (within and config.scope == "prompt"):
         return
     rows = rejections.kept(order)
     floor = FLOOR * config.similarity if config.scope == "pair" else 0.0
-    compared, same = rows, facts.numbers
-    if within:
+    compared, same, decided_by = rows, facts.numbers, np.arange(len(facts))
+    if config.scope == "prompt":
+        _, first, of_prompt = np.unique(facts.prompts[rows], return_index=True, return_inverse=True)
+        compared, decided_by[rows] = rows[np.sort(first)], rows[first][of_prompt]
+    elif within:
         _, prompt, counts = np.unique(facts.prompts[rows], return_inverse=True, return_counts=True)
         compared, same = rows[counts[prompt] > 1], mix(facts.numbers + mix(facts.prompts.copy()))
         if not len(compared):
             return
     matches = near_duplicates(facts.sets, same, compared, config.similarity, floor, progress)
-    gone = np.flatnonzero(matches.kept_by >= 0)
-    _guard(facts, rows, gone, matches.kept_by[gone], config, read)
-    for row in gone.tolist():
-        reason = f"{config.scope} similarity {matches.similarity[row]:.3f} to a better row, at least {config.similarity}"
-        would_keep = ALL_NEAR if matches.repeats[row] else setting("near_duplicates.similarity", 1.0)
-        rejections.reject(row, Rejection("near_duplicate", reason, (would_keep,)), int(matches.kept_by[row]))
+    gone = np.flatnonzero(matches.kept_by[decided_by] >= 0)
+    _guard(facts, rows, gone, matches.kept_by[decided_by[gone]], config, read)
+    for row, same_as in zip(gone.tolist(), decided_by[gone].tolist(), strict=True):
+        reason = f"{config.scope} similarity {matches.similarity[same_as]:.3f} to a better row, at least {config.similarity}"
+        would_keep = ALL_NEAR if matches.repeats[same_as] else ALMOST_NEAR
+        rejections.reject(row, Rejection("near_duplicate", reason, (would_keep,)), int(matches.kept_by[same_as]))
+
+
+def name_choice(
+    facts: Facts, rejections: Rejections, choose: Callable[[Ints], Choice], candidates: Ints, of_prompt: bool
+) -> None:
+    """Adds to what would keep a repetition the settings by which it would be chosen, too, where it would not be.
+
+    `candidates` were chosen from, those of each prompt or all; a setting that keeps one repetition brings back others.
+    """
+    repeated = {row: one for row, one in rejections.by_row.items() if one.rule in ("duplicate", "near_duplicate")}
+    for named in {one.would_keep for one in repeated.values()}:
+        lifted = {*named, ALMOST_NEAR} if ALL_NEAR in named else {*named}
+        back = np.array([row for row, one in repeated.items() if lifted.issuperset(one.would_keep)])
+        beside = candidates[np.isin(facts.prompts[candidates], facts.prompts[back])] if of_prompt else candidates
+        for row, (why, _) in choose(np.union1d(beside, back)).rejected.items():
+            if row in repeated and repeated[row].would_keep == named:
+                rejections.by_row[row] = replace(repeated[row], would_keep=(*named, *why.would_keep))
 
 
 def _guard(facts: Facts, rows: Ints, gone: Ints, kept_by: Ints, config: NearDuplicatesConfig, read: Rows) -> None:

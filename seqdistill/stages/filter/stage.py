@@ -40,6 +40,7 @@ from seqdistill.stages.filter.rules import (
     drop_slips,
     drop_stock_phrases,
     drop_test_groups,
+    name_choice,
 )
 from seqdistill.stages.filter.scan import Facts, Rows, scan
 from seqdistill.stages.filter.scoring.choice import Choice, Chooser, Scored, choice_inputs, choice_settings
@@ -288,6 +289,8 @@ def _select(
     choice = _choose(chooser, scored, config, rejections)
     if of_prompt:  # only a row that is chosen takes the place of another prompt's
         _drop_repetitions(facts, rejections, best_first, config, read, progress)
+    if config.score.by != "none":
+        name_choice(facts, rejections, lambda rows: chooser.choose(rows, scored), candidates, of_prompt)
     return early_warnings, choice, chooser.baselines(candidates, rejections.by_row)
 
 

@@ -203,11 +203,20 @@ def _is_fence_open(text: str) -> bool:
     """Whether a code fence is left open: both by the rules of CommonMark and by counting, as fences in fences are common."""
     if "```" not in text and "~~~" not in text:
         return False
-    fences = [(match["fence"], match["info"].strip() or match["before"].strip()) for match in _FENCE.finditer(text)]
-    opened = ""
-    for fence, beside in fences:
+    opened, fences = "", 0
+    for match in _FENCE.finditer(text):
+        fence, beside = match["fence"], match["info"].strip() or match["before"].strip()
+        if not opened and _is_underline(text, match.start(), fence):
+            continue
+        fences += 1
         if not opened:
             opened = fence
         elif fence.startswith(opened) and not beside:
             opened = ""
-    return bool(opened) and len(fences) % 2 == 1
+    return bool(opened) and fences % 2 == 1
+
+
+def _is_underline(text: str, start: int, fence: str) -> bool:
+    """Whether tildes are as long as the line before them: a heading of reStructuredText."""
+    before = text[text.rfind("\n", 0, max(0, start - 1)) + 1 : start].strip()
+    return fence[0] == "~" and len(fence) > 3 and 0 < len(before) <= len(fence)

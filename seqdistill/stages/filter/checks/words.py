@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from seqdistill.metrics.text import nfkc
+from seqdistill.metrics.text import NO_WIDTH, nfkc
 
 Hashes = NDArray[np.uint64]
 Ints = NDArray[np.int64]
@@ -30,7 +30,6 @@ _IGNORED, _SINGLE, _LETTER, _DIGIT, _MARK = 0, 1, 2, 3, 4
 _SYMBOLS = "+*/=<>^%$€£#@&|~\\"
 _OPERATORS = "-+*/=<>^%&|"
 _MARKS = "-!'()[]{}"  # count in numbers and formulas only
-_NO_WIDTH = re.compile("[\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufeff]")  # inside a word they do not part it
 _OTHER_MINUS = re.compile(r"(?<![a-z0-9)\]}])[\u2212\u2013](?=[0-9])")
 _NUMBER_WORDS = (  # not "one", 十, "due", "once" or "sei", which are seldom numbers; the others differ from them
     "two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen "
@@ -118,7 +117,7 @@ def _folded(text: str) -> str:
     """A text in one Unicode form and case, without characters of no width, a minus sign as `-`."""
     if text.isascii():
         return text.casefold()
-    return _OTHER_MINUS.sub("-", nfkc(_NO_WIDTH.sub("", text)).casefold())
+    return _OTHER_MINUS.sub("-", nfkc(NO_WIDTH.sub("", text)).casefold())
 
 
 def _differs(kinds: NDArray[np.uint8], neighbours: NDArray[np.uint8]) -> NDArray[np.bool_]:

@@ -4,16 +4,15 @@ Every score is a function of the samples of one prompt alone, in any order, and 
 cannot be scored: None is counted, and never taken for zero. Does not choose (`selection`), check (`verify`) or judge (`judge`).
 """
 
-import functools
 import itertools
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from seqdistill.errors import UsageError
 from seqdistill.metrics.faithfulness import faithfulness
+from seqdistill.metrics.text import bleu, chrf
 from seqdistill.records import Sample
 from seqdistill.stages.filter.scoring.answers import Extract
 
@@ -25,18 +24,8 @@ def by_reference(samples: Sequence[Sample], metric: str) -> Scores:
 
     Choosing the sample nearest to the reference is sequence-interpolation: Kim and Rush 2016, arXiv 1606.07947.
     """
-    near = _metric(metric)
-    return [
-        None if sample.reference is None else float(near.sentence_score(sample.text, [sample.reference]).score)
-        for sample in samples
-    ]
-
-
-@functools.cache
-def _metric(name: str) -> Any:
-    import sacrebleu
-
-    return sacrebleu.CHRF() if name == "chrf" else sacrebleu.BLEU(effective_order=True)
+    near = {"chrf": chrf, "bleu": bleu}[metric]
+    return [None if sample.reference is None else near(sample.text, sample.reference) for sample in samples]
 
 
 def by_vote(samples: Sequence[Sample], extract: Extract) -> Scores:
@@ -55,10 +44,10 @@ def by_consensus(samples: Sequence[Sample]) -> Scores:
 
     Keeping the best is minimum-Bayes-risk choice among the samples: Kumar and Byrne 2004, aclanthology.org/N04-1022.
     """
-    near, texts = _metric("chrf"), [sample.text for sample in samples]
+    texts = [sample.text for sample in samples]
     scores: list[list[float]] = [[] for _ in texts]
     for (one, text), (_, other) in itertools.permutations(enumerate(texts), 2):
-        scores[one].append(100.0 if text == other else float(near.sentence_score(text, [other]).score))
+        scores[one].append(100.0 if text == other else chrf(text, other))
     return [math.fsum(mine) / max(1, len(mine)) for mine in scores]  # fsum: no order of the samples moves it
 
 

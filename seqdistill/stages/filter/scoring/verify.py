@@ -16,7 +16,7 @@ from typing import Any
 from seqdistill.errors import UsageError
 from seqdistill.limits import run_limited
 from seqdistill.metrics.formulas import MathChecker
-from seqdistill.metrics.numbers import answer_value, is_equal, reference_value
+from seqdistill.metrics.numbers import reference_value, states
 from seqdistill.recipe.tables import VerifyConfig
 from seqdistill.records import Sample
 from seqdistill.stages.filter.scoring.answers import REGEX_SECONDS, Extract, compiled, extractor, json_in, normal
@@ -35,7 +35,7 @@ def verifier(config: VerifyConfig, extract: str | None = None) -> Iterator[Check
     kind, _, pattern = config.by.partition(":")
     match kind:
         case "number":
-            number = extractor(extract or "number")
+            number = None if extract in (None, "number") else extractor(extract)
             yield lambda samples: by_number(samples, number, config.tolerance)
         case "json":
             answer = extractor(extract) if extract else None
@@ -66,15 +66,14 @@ def _check_no_extract(extract: str | None, why: str) -> None:
         raise UsageError(f"filter.score.extract = {extract!r}: filter.verify.by = {why}", "remove extract (--score-extract)")
 
 
-def by_number(samples: Sequence[Sample], extract: Extract, tolerance: float) -> Scores:
-    """Whether the answer is the reference's number, see `is_equal`. None where the reference is not one number."""
+def by_number(samples: Sequence[Sample], extract: Extract | None, tolerance: float) -> Scores:
+    """Whether a text, or what `extract` finds in it, states the reference's number. None where that is not one number."""
 
     def check(sample: Sample) -> float | None:
         wanted = reference_value(sample.reference or "")
         if wanted is None:
             return None
-        found = answer_value(extract(sample.text) or "")
-        return float(found is not None and is_equal(found, wanted, tolerance))
+        return float(states(sample.text if extract is None else extract(sample.text) or "", wanted, tolerance))
 
     return [check(sample) for sample in samples]
 
