@@ -56,8 +56,12 @@ def decide(gap: Interval | None, margin: float) -> str:
     return INFERIOR if gap.high < -margin else INCONCLUSIVE
 
 
-def needed(differences: "Array", margin: float, groups: Sequence[str] | None = None, *, shares: bool) -> int | None:
+def needed(
+    differences: "Array", margin: float, groups: Sequence[str] | None = None, *, shares: bool, tests: int = 1
+) -> int | None:
     """The prompts, those of this run included, with which non-inferiority would be shown with a chance of POWER.
+
+    Of several `tests` it is shown at alpha over their number, as Holm asks of the first.
 
     (z_alpha s0 + z_beta s1)^2 / (margin + mean difference)^2, the differences being as seen: s1 is their standard deviation, s0
     that of the test. It is s1 of means; of shares, and where few prompts differ, it is that of the score interval, which is
@@ -73,7 +77,7 @@ def needed(differences: "Array", margin: float, groups: Sequence[str] | None = N
     few = Deviations.of_shares(differences) if shares else Deviations.of(differences)
     if few is not None:
         of_test = max(0.0 if shares else spread, few.spread(-margin))
-    number = ((normal.inv_cdf(1 - ALPHA) * of_test + normal.inv_cdf(POWER) * spread) / room) ** 2
+    number = ((normal.inv_cdf(1 - ALPHA / tests) * of_test + normal.inv_cdf(POWER) * spread) / room) ** 2
     if not math.isfinite(number):
         return None
     number = max(number, FEWEST)  # below, there is no interval
