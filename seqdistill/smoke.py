@@ -19,6 +19,7 @@ from seqdistill.stages.generate.estimate import estimate
 from seqdistill.stages.generate.stage import is_imported
 from seqdistill.stages.train.checkpoints import SETTINGS, work_folder
 from seqdistill.stages.train.ready import check as preflight
+from seqdistill.stages.train.steps import layers_of_steps
 from seqdistill.tasks.prompt_files import load_prompts
 from seqdistill.tasks.templates import load_template
 
@@ -96,15 +97,16 @@ def forecast(run: Run, whole: Recipe, progress: Progress) -> Forecast:
     training = preflight(run, whole, progress)
     counts = manifests["generate"]["counts"]
     grown = 1.0 if requests is None else requests.requests / max(1, counts["samples"])
-    steps = training.seconds or 0.0
-    all_steps = steps * (1.0 if whole.train.args.get("max_steps", -1) > 0 else grown)
+    cuts = max(1, len(layers_of_steps(whole)))  # each is trained, and of the first the steps were measured
+    a_step = (training.seconds or 0.0) / max(1, training.steps)
+    all_steps = training.steps * (1.0 if whole.train.args.get("max_steps", -1) > 0 else grown)
     answered = manifests["eval"].get("usage", {})
     busy = sum(one.get("seconds") or 0.0 for one in answered.values())
     tested = max(1, manifests["eval"]["counts"]["prompts"])
     more = {
         "generate": 0.0 if requests is None else requests.missing_seconds,
         "filter": manifests["filter"]["seconds"] * (grown - 1),
-        "train": all_steps - steps,
+        "train": cuts * a_step * (all_steps - manifests["train"]["counts"]["steps"]),
         "eval": busy * (tests / tested - 1),
     }
     sizes = {"generate": grown, "filter": grown, "train": 1.0, "eval": tests / tested}

@@ -58,6 +58,20 @@ def ranked(n: int) -> dict[str, list[Scored]]:
     return answers(confidence, 100 * (confidence > 0.5), np.full(n, 100))
 
 
+@pytest.mark.parametrize(("levels", "points"), [(1, 2), (2, 3), (6, 7), (10**6, 21)])
+def test_each_point_of_the_curve_is_what_its_threshold_gives(levels: int, points: int) -> None:
+    """Equal confidences fall to one side: 0.83 in all of 400 answers has two points, all kept and all sent."""
+    rng = np.random.default_rng(2)
+    confidence = 0.2 + rng.integers(0, levels, 400) / (1.25 * levels)
+    student, teacher = 100.0 * (rng.random((2, 400)) < 0.8)
+    curve = found(answers(confidence, student, teacher))["curve"]
+    for point in curve:
+        kept = np.zeros(400, bool) if point["threshold"] is None else confidence >= point["threshold"]
+        assert point["sent"] == pytest.approx(1 - kept.mean())
+        assert point["quality"] == pytest.approx(np.where(kept, student, teacher).mean())
+    assert len(curve) == points
+
+
 def test_with_a_confidence_that_ranks_perfectly_the_curve_is_the_oracles() -> None:
     document = found(ranked(400))
     assert document["auroc"] == 1.0

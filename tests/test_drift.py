@@ -79,6 +79,41 @@ def test_without_a_score_that_is_good_enough_it_is_the_teacher_s_less_the_margin
     assert found.good_enough == 75.0 and "no promise" not in found.says
 
 
+@pytest.mark.parametrize(
+    ("primary", "right", "alike", "traffic", "state"),
+    [  # full scores of the student and of its comparator; how often the student agrees with the teacher in eval, in traffic
+        ("exact_teacher", (0.8, 0.8), 0.8, 0.8, "holds"),  # the ceiling makes 84% good, as promised; agreement is 80%
+        ("exact_teacher", (0.8, 0.8), 0.8, 0.76, "undecided"),
+        ("exact_teacher", (0.8, 0.8), 0.8, 0.5, "broken"),
+        ("exact_reference", (0.9, 0.9), 0.7, 0.7, "holds"),
+        ("exact_reference", (0.9, 0.9), 0.7, 0.4, "broken"),
+        ("exact_reference", (1.0, 1.0), 1.0, 0.7, "broken"),
+    ],
+)
+def test_traffic_like_the_test_prompts_does_not_break_the_promise_made_on_them(
+    tmp_path: Path, primary: str, right: tuple[float, float], alike: float, traffic: float, state: str
+) -> None:
+    """Eval calls an answer good where the comparator's is no better; traffic has the teacher's one answer, no reference."""
+    run, n = evaluated(tmp_path / "run", good_enough=None, target=0.8), 400
+    comparator = "ceiling" if primary == "exact_teacher" else "teacher"
+    of_run = {"primary": primary, "margin": 5.0, "measures": {"exact_teacher": {}, "exact_reference": {}}}
+    run.file("eval", "scores.json").write_text(json.dumps(of_run | {"judged": {"other": comparator}}))
+
+    def score(place: int, step: int, rate: float) -> float:
+        return 100.0 * (place * step % n < rate * n)
+
+    rows = []
+    for k in range(n):
+        mine = {"exact_teacher": score(k, 1, alike), primary: score(k, 3 if primary != "exact_teacher" else 1, right[0])}
+        rows.append({"id": f"p{k}", "model": "student", "scores": mine, "confidence": 0.9})
+        rows.append({"id": f"p{k}", "model": comparator, "scores": {primary: score(k, 7, right[1])}})
+        rows.append({"id": f"x{k}", "model": "student", "scores": dict.fromkeys(mine, 0.0), "confidence": 0.1})
+    write_jsonl(run.file("eval", "predictions.jsonl"), rows)
+    found = drift(run, Recipe(), log_of(run, round(n * traffic), n - round(n * traffic)))
+    assert found.state == state and found.broken_below <= found.holds_from
+    assert ("compared as here" in found.says) and found.target == 0.8
+
+
 def test_a_promise_that_eval_did_not_make_is_said_to_be_assumed(tmp_path: Path) -> None:
     run = evaluated(tmp_path / "run", target=None)
     assert "Eval made no promise, so 90% with a risk of 0.05 is assumed" in drift(run, Recipe(), log_of(run, 10, 0)).says

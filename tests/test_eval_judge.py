@@ -281,3 +281,31 @@ def test_the_next_labels_are_those_on_which_the_orders_disagree() -> None:
     ids, agree = [f"p{n}" for n in range(30)], [n % 5 > 0 for n in range(30)]
     named = next_labels(ids, [n == 5 for n in range(30)], agree, most=8)
     assert set(named[:5]) == {"p0", "p10", "p15", "p20", "p25"} and len(named) == 8 and "p5" not in named
+
+
+@pytest.mark.parametrize(
+    ("torn", "sure", "labelled", "named"),  # pairs of each kind, labels that there are of each, what is named of each
+    [(100, 100, (0, 0), (10, 10)), (100, 100, (10, 0), (10, 10)), (100, 100, (4, 2), (12, 8)), (3, 100, (0, 0), (3, 17))],
+)
+def test_the_next_labels_are_enough_of_each_kind_to_correct_it(
+    torn: int, sure: int, labelled: tuple[int, int], named: tuple[int, int]
+) -> None:
+    kinds = [False] * torn + [True] * sure
+    known = [n < labelled[0] or torn <= n < torn + labelled[1] for n in range(torn + sure)]
+    found = next_labels([str(n) for n in range(torn + sure)], known, kinds)
+    assert (sum(int(name) < torn for name in found), sum(int(name) >= torn for name in found)) == named
+    assert not any(known[int(name)] for name in found)
+
+
+def test_answers_of_the_same_text_are_ties_that_nobody_needs_to_label() -> None:
+    rng, differing = np.random.default_rng(1), pairs(60)
+    same = [Pair(one.teacher, one.teacher) for one in pairs(100)[60:]]
+    people = rng.random(60) < 0.7
+    choices = [("first", "second") if one else ("second", "first") for one in people]
+    labels = {f"p{n}": float(people[n]) for n in range(30)}
+    alone = found_by(differing, choices, labels)
+    found = found_by([*differing, *same], [*choices, *[("tie", "tie")] * 40], labels)
+    assert found["corrected"]["value"] == pytest.approx(0.6 * alone["corrected"]["value"] + 0.4 * 50, abs=1e-5)
+    assert found["not_worse"]["value"] == pytest.approx(0.6 * alone["not_worse"]["value"] + 0.4 * 100, abs=1e-5)
+    assert found["corrected"]["high"] - found["corrected"]["low"] < alone["corrected"]["high"] - alone["corrected"]["low"]
+    assert set(found["next_labels"]) <= {f"p{n}" for n in range(30, 60)}

@@ -10,10 +10,11 @@ from seqdistill.engines import Completion
 from seqdistill.metrics import measures
 from seqdistill.metrics.text import chrf, chrf_signature, corpus_chrf, exact
 from seqdistill.records import Prompt
-from seqdistill.stages.evaluate.answers import Scoring
+from seqdistill.stages.evaluate.answers import Answer, Scoring
 from seqdistill.stages.evaluate.baselines import copied
 from seqdistill.stages.evaluate.statistics.intervals import FEWEST, Interval, column, difference, ratio, resample, share, tango
 from seqdistill.stages.evaluate.statistics.paired import PairedShares, outcome
+from seqdistill.stages.evaluate.table import Settings, tabulate
 from seqdistill.tasks.answer_form import AnswerForm
 
 ASKED = [{"role": "user", "content": "Say something."}]
@@ -258,3 +259,25 @@ def test_the_interval_covers_the_truth_where_few_answers_go_wrong(rare: float, n
 
 def test_an_interval_shows_a_sign_only_when_it_leaves_out_zero() -> None:
     assert [Interval(1, *ends).sign for ends in ((0.1, 2), (-1, 2), (-2, -0.1), (0.0, 1), (None, None))] == [1, 0, -1, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("base", "teacher", "spread", "differing", "bounded"),
+    [(50.0, 51.0, 8.0, 40, False), (50.0, 70.0, 8.0, 40, True), (50.0, 70.0, 8.0, 3, False), (70.0, 50.0, 8.0, 40, True)],
+)
+def test_the_gap_closed_has_an_interval_only_where_there_is_a_gap(
+    base: float, teacher: float, spread: float, differing: int, bounded: bool
+) -> None:
+    """A ratio to what may be zero has no bounds: the bootstrap's held the truth in 73% of draws."""
+    rng, measure = np.random.default_rng(3), next(one for one in measures("text") if one.name == "chrf_reference")
+    mean = {"base": base, "teacher": teacher, "student": (base + teacher) / 2}
+    scores = {role: mean[role] + rng.normal(0, spread, 40) for role in mean}
+    scores["student"] = np.where(np.arange(40) < differing, scores["student"], scores["teacher"])
+    prompts = [Prompt(f"p{n}", ASKED, ASKED, "a reference") for n in range(40)]
+    answers = [
+        Answer(role, prompt, [], Completion("x", "text"), {measure.name: float(score)})
+        for role, of in scores.items()
+        for prompt, score in zip(prompts, of, strict=True)
+    ]
+    (found,) = tabulate(answers, Settings(list(mean), [measure], measure.name, 5.0, 500, 0))["gap_closed"]
+    assert found["value"] is not None and (found["low"] is not None) == bounded

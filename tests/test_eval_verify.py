@@ -13,12 +13,13 @@ from test_eval import write_test
 
 from seqdistill.cli import main
 from seqdistill.errors import UsageError
+from seqdistill.metrics import measures
 from seqdistill.progress import Silent
 from seqdistill.recipe.remembered import resolved_recipe
 from seqdistill.recipe.tables import GenerateConfig, Recipe, SafetyConfig, TeacherConfig
 from seqdistill.records import seal, write_json, write_jsonl
 from seqdistill.runs import Run
-from seqdistill.stages.evaluate.conditions import BelowCondition, check_result
+from seqdistill.stages.evaluate.conditions import BelowCondition, check_conditions, check_result
 from seqdistill.stages.evaluate.markdown import markdown
 from seqdistill.stages.evaluate.result import EvalResult
 from seqdistill.stages.evaluate.stage import evaluate
@@ -272,11 +273,18 @@ def test_a_condition_compares_the_students_value(condition: str, holds: bool) ->
         check_result(scores, [condition])
 
 
-@pytest.mark.parametrize("condition", ["kept", "keept=0.9", "kept=much", "decision=GOOD", "accuracy=0.9", "own=1"])
+@pytest.mark.parametrize(
+    "condition", ["kept", "keept=0.9", "kept=much", "decision=GOOD", "accuracy=0.9", "own=1", "kept=1.05", "exact=1.5"]
+)
 def test_a_bad_condition_is_an_error_before_anything_is_prompted(run: Run, plan: Recipe, condition: str) -> None:
     with pytest.raises(UsageError, match="fail_under"):
         evaluate(run, replace(plan, eval=replace(plan.eval, fail_under=[condition])), Silent())
     assert not run.file("eval", "journal.jsonl").exists()
+
+
+@pytest.mark.parametrize("condition", ["kept=1", "kept=1.0", "kept=2", "kept=105", "gap_closed=-1.5", "truncated=1.5"])
+def test_a_value_that_can_be_read_in_one_way_only_is_a_condition(condition: str) -> None:
+    check_conditions([condition], measures("text"))
 
 
 def test_the_command_fails_below_its_condition_after_everything_was_written(

@@ -1,5 +1,6 @@
 """The threshold with a guarantee: against SciPy, published values, and simulated calibrations whose truth is known."""
 
+import math
 from collections.abc import Callable
 from itertools import pairwise
 
@@ -99,6 +100,40 @@ def test_the_items_needed_are_enough_four_times_in_five_and_an_eighth_of_them_is
 
     assert passes(number) > 0.7
     assert passes(number // 8) < 0.5
+
+
+@pytest.mark.parametrize(("target", "risk"), [(0.9, 0.05), (0.95, 0.1)])
+@pytest.mark.parametrize(
+    ("confidences", "likely", "rates"),
+    [
+        ([0.99, 0.5], [0.3, 0.7], [0.995, 0.7]),  # only the upper ones are good enough
+        ([1.0, 0.8, 0.6, 0.4, 0.2], [0.2] * 5, [0.99, 0.912, 0.834, 0.756, 0.678]),  # the agreement of five samples
+        ([0.8], [1.0], [0.97]),
+    ],
+)
+def test_where_confidences_are_equal_the_promise_holds_and_the_items_needed_are_enough(
+    confidences: list[float], likely: list[float], rates: list[float], target: float, risk: float
+) -> None:
+    """A first threshold within the second kind kept all of it: the items that were named found one in a third of draws."""
+    rng, trials = np.random.default_rng(6), 300
+
+    def draw(items: int) -> tuple[np.ndarray, np.ndarray]:
+        kinds = rng.choice(len(likely), items, p=likely)
+        return np.array(confidences)[kinds], rng.random(items) < np.array(rates)[kinds]
+
+    def true_rate(threshold: float) -> float:
+        kept = np.array(confidences) >= threshold
+        return float(np.average(np.array(rates)[kept], weights=np.array(likely)[kept]))
+
+    number = needed(*draw(100_000), target, risk)
+    assert number is not None
+    half, found, broken = number // 2, 0, 0
+    for _ in range(trials):
+        threshold = choose(*draw(half), candidates(draw(half)[0], half, target, risk), target, risk)
+        if threshold is not None:
+            found += 1
+            broken += true_rate(threshold.value) < target
+    assert found / trials >= 0.72 and broken / trials <= risk + 3 * math.sqrt(risk * (1 - risk) / trials)
 
 
 def test_where_no_confidence_is_good_enough_no_number_of_items_is_named() -> None:

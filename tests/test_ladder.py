@@ -78,6 +78,31 @@ def test_what_does_not_pass_says_how_many_more_prompts_or_that_none_would_do() -
     assert confirmed / 60 > 0.5, "each half passes with a power of .8"
 
 
+@KINDS
+def test_with_as_many_more_prompts_the_one_of_several_that_may_pass_is_chosen_with_the_stated_power(draw, shares) -> None:
+    """By the number for a single test it was chosen in half of the draws only."""
+    rng = np.random.default_rng(6)
+    top, ladder = draw(rng, 40, [25.0] * 5 + [1.0])
+    if shares:  # a tenth is discordant
+        ladder[-1] = np.where(np.arange(40) < 2, 0.0, np.where(np.arange(40) < 4, 100.0, top))
+        top[:4] = 100 - ladder[-1][:4]
+    more, gap = choose(ladder, trial(top, shares=shares)).more, float((top - ladder[-1]).mean())
+    spread = float((top - ladder[-1]).std())
+    assert more is not None
+    chosen, times, n = 0, 50, 40 + more
+    for _ in range(times):
+        if shares:
+            top, ladder = right_or_wrong(rng, n, [25.0] * 5)
+            kind = rng.random(n)
+            top[kind < 0.1] = 100.0 * (kind[kind < 0.1] < 0.05)
+            ladder.append(np.where(kind < 0.1, 100 - top, top))
+        else:
+            top, ladder = degrees(rng, n, [25.0] * 5)
+            ladder.append(top - gap + rng.normal(0, spread, n))
+        chosen += choose(ladder, trial(top, shares=shares, resamples=1000)).chosen == 5
+    assert chosen / times >= 0.66, "a power of .8, less two standard errors"
+
+
 def test_holm_takes_back_what_one_of_many_passed_by_chance() -> None:
     rng = np.random.default_rng(4)
     for seed in range(1000):
@@ -87,7 +112,8 @@ def test_holm_takes_back_what_one_of_many_passed_by_chance() -> None:
             break
     assert alone.passes
     ladder = [scores, *degrees(rng, 60, [12.0] * 5)[1]]
-    assert verdicts(ladder, trial(top))[0].decision == "INCONCLUSIVE"
+    found = verdicts(ladder, trial(top))[0]
+    assert (alone.needed, found.decision) == (0, "INCONCLUSIVE") and found.needed, "and that needs more prompts than alone"
 
 
 def test_halves_are_the_same_whatever_the_order_and_split_no_group() -> None:

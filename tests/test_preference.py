@@ -151,3 +151,38 @@ def test_a_judge_that_agrees_with_few_labels_is_not_taken_to_be_perfect() -> Non
     found = corrected_mean(labels, judge, [0] * 2020)
     assert found is not None and found.low is not None and found.high is not None
     assert found.high - found.value == pytest.approx(100 * 1.959963984540054**2 / (20 + 1.959963984540054**2))
+
+
+@pytest.mark.parametrize("torn", [0, 4, 10])
+def test_labels_of_one_kind_alone_do_not_correct_the_rate(torn: int) -> None:
+    """People side with the student on .6 of what the judge is sure of, the judge on .84; its orders disagree on the rest.
+
+    Labels of the rest alone said 50%, in a quarter of all draws with an interval below the truth of 57%.
+    """
+    rng, trials, n, found = np.random.default_rng(8), 200, 300, 0
+    missed = 0
+    for _ in range(trials):
+        sure = rng.random(n) < 0.7
+        people = np.where(sure, rng.random(n) < 0.6, rng.random(n) < 0.5).astype(float)
+        judge = np.where(sure, np.where(rng.random(n) < 0.6, 1.0, people), 0.5)
+        labels = np.full(n, np.nan)
+        for kind, number in ((False, 30), (True, torn)):
+            which = rng.permutation(np.flatnonzero(sure == kind))[:number]
+            labels[which] = people[which]
+        if (interval := corrected_mean(labels, judge, sure.astype(int).tolist())) is not None:
+            assert interval.low is not None and interval.high is not None
+            found += 1
+            missed += not interval.low <= 57 <= interval.high
+    assert found == (trials if torn == 10 else 0)
+    assert missed <= 0.1 * trials
+
+
+def test_a_student_that_nearly_always_wins_has_a_length_controlled_rate() -> None:
+    """Where length alone tells wins from losses the fit has no error that a float holds."""
+    rng = np.random.default_rng(1)
+    for trial in range(200):
+        mine, others = rng.normal(100, 30, (2, 20))
+        wins = (rng.random(20) < 1 / (1 + np.exp(-3))) if trial % 2 else mine > others
+        found = length_controlled(wins.astype(float), mine, others)
+        assert found is not None and found.low is not None and found.high is not None
+        assert 0 <= found.low <= found.value <= found.high <= 100

@@ -113,6 +113,22 @@ JUDGED = {
 }
 
 
+@pytest.mark.parametrize("args", [{"max_steps": 600}, {"num_train_epochs": 300}])
+def test_a_smoke_run_of_ten_steps_forecasts_the_time_of_all_of_them(
+    args: dict[str, int], tmp_path: Path, tiny_model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With max_steps the whole training was said to take as long as these ten steps."""
+    with ChatServer() as server:
+        recipe = tables(server, tmp_path, tiny_model)
+        recipe["train"]["args"] = {"per_device_train_batch_size": 4, **args}
+        (tmp_path / "recipe.toml").write_text(toml(recipe))
+        assert main(["run", str(tmp_path / "run"), "-c", str(tmp_path / "recipe.toml"), "-q", "--smoke", "8", "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    train = next(one for one in result["forecast"]["stages"] if one["stage"] == "train")
+    assert result["train"]["steps"] == 10
+    assert train["seconds"] > train["smoke_seconds"] + 590 * 0.001, "no step takes less than a millisecond"
+
+
 @pytest.mark.parametrize("who", ["filter", "eval"])
 def test_a_smoke_run_forecasts_what_every_paid_judge_costs(
     who: str, tmp_path: Path, tiny_model: Path, capsys: pytest.CaptureFixture[str]

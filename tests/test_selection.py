@@ -32,6 +32,21 @@ def test_equal_scores_are_ordered_by_id_and_say_so() -> None:
     )
 
 
+@pytest.mark.parametrize("among", ["prompt", "all"])
+def test_equal_scores_prefer_no_teacher_and_no_prompt_by_its_name(among: str) -> None:
+    """By the id alone, of two teachers that are both right the one with the earlier name was always kept."""
+    ids = [f"p{n:03}:{teacher}:0" for n in range(200) for teacher in ("a/model", "z:model")]
+    if among == "all":
+        rejections = select(ids, [1.0] * 400, "verify", SelectConfig(keep="share", top_share=0.5))
+    else:
+        pairs = [select(ids[n : n + 2], [1.0] * 2, "verify", SelectConfig(keep="best")) for n in range(0, 400, 2)]
+        rejections = [one for pair in pairs for one in pair]
+    kept = [name for name, rejection in zip(ids, rejections, strict=True) if rejection is None]
+    assert len(kept) == 200 and 75 <= sum(":a/" in name for name in kept) <= 125
+    assert 75 <= sum(name < "p100" for name in kept) <= 125
+    assert all(one.reason.endswith("1 too, later in an order by hash") for one in rejections if one)
+
+
 def test_several_may_stay() -> None:
     rejections = select(IDS, [1, 2, 3, 4], "judge", SelectConfig(keep="best", best_n=2))
     assert [rejection is None for rejection in rejections] == [False, False, True, True]

@@ -87,19 +87,21 @@ def verdict(scores: Array, trial: Trial) -> Verdict:
     return Verdict(n, found.gap, found.decision, found.p, found.needed)
 
 
-def enough(scores: Array, trial: Trial) -> int | None:
-    """The prompts in all with which a candidate would likely pass, being as it is; None: no number would do."""
-    return needed(scores - trial.comparator, trial.margin, trial.groups, shares=trial.shares)
+def enough(scores: Array, trial: Trial, candidates: int = 1) -> int | None:
+    """The prompts in all with which one of so many candidates would likely pass, being as it is; None: no number would do."""
+    return needed(scores - trial.comparator, trial.margin, trial.groups, shares=trial.shares, tests=candidates)
 
 
 def verdicts(ladder: Sequence[Array], trial: Trial) -> list[Verdict]:
     """One verdict for each candidate. Holm over them all: what it does not bear is INCONCLUSIVE."""
     alone = [verdict(scores, trial) for scores in ladder]
-    adjusted = holm([one.p for one in alone])
-    return [
-        replace(one, p=p, decision=INCONCLUSIVE if one.passes and (p is None or p > ALPHA) else one.decision)
-        for one, p in zip(alone, adjusted, strict=True)
-    ]
+    found = []
+    for one, scores, p in zip(alone, ladder, holm([one.p for one in alone]), strict=True):
+        decision = INCONCLUSIVE if one.passes and (p is None or p > ALPHA) else one.decision
+        number = enough(scores, trial, len(ladder)) if decision == INCONCLUSIVE and one.n else None
+        further = None if number is None else max(number - one.n, 1)
+        found.append(replace(one, p=p, decision=decision, needed=further if decision == INCONCLUSIVE else one.needed))
+    return found
 
 
 def choose(ladder: Sequence[Array], trial: Trial) -> Choice:
@@ -109,7 +111,7 @@ def choose(ladder: Sequence[Array], trial: Trial) -> Choice:
     chosen = next((place for place, one in enumerate(choosing) if one.passes), None)
     sizes = len(first), len(second)
     if chosen is None:
-        numbers = [number for scores in ladder if (number := enough(scores, trial)) is not None]
+        numbers = [number for scores in ladder if (number := enough(scores, trial, len(ladder))) is not None]
         return Choice(None, choosing, None, sizes, _more(min(numbers), trial) if numbers else None)
     confirming = verdict(ladder[chosen][second], trial.of(second))
     if confirming.passes:

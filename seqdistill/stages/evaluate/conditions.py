@@ -22,6 +22,7 @@ def check_conditions(conditions: Sequence[str], measures: Sequence[Measure], of_
     """Raises UsageError for a condition that is not METRIC=VALUE, names no metric of this task or no value of it."""
     names = [measure.metric.name for measure in measures]
     known = [*OF_THE_RUN, *(of_choices if "accuracy" in names else ()), *names, *(measure.name for measure in measures)]
+    lower_is_better = {name for one in measures if not one.metric.higher_is_better for name in (one.name, one.metric.name)}
     for condition in conditions:
         place = f"[eval] fail_under = {condition!r}"
         name, equals, value = (part.strip() for part in condition.partition("="))
@@ -42,6 +43,10 @@ def check_conditions(conditions: Sequence[str], measures: Sequence[Measure], of_
             raise UsageError(f"{place}: {value!r} is not a number", EXAMPLE) from None
         if not math.isfinite(number):
             raise UsageError(f"{place}: {value} is not a finite number", EXAMPLE)
+        if name != "kappa" and name not in lower_is_better and 1 < number < 2:
+            raise UsageError(
+                f"{place}: {value} may be {number:g}%, or {100 * number:g}%", f"write {name}={100 * number:g} for the latter"
+            )
 
 
 def check_result(scores: Mapping[str, Any], conditions: Sequence[str], result: Mapping[str, Any] | None = None) -> None:

@@ -173,13 +173,16 @@ class _Items:
 
     def curve(self) -> list[dict[str, Any]]:
         """Quality against the share sent to the teacher: the least confident first, at random, and by an oracle that knows
-        where the teacher gains most. `good` is the share of good answers among those that the student keeps.
+        where the teacher gains most. `good` is the share of good answers among those that the student keeps. No point parts
+        answers of equal confidence, as no threshold does.
         """
         n = len(self.good)
         by_confidence = np.argsort(self.confidence, kind="stable")
+        ordered = self.confidence[by_confidence]
+        places = {round(n * step / POINTS) for step in range(POINTS + 1)}
         by_gain = np.argsort(self.student - self.teacher, kind="stable")
         points = []
-        for sent in sorted({round(n * step / POINTS) for step in range(POINTS + 1)}):
+        for sent in sorted({n if place == n else int(np.searchsorted(ordered, ordered[place])) for place in places}):
             kept = by_confidence[sent:]
             points.append(
                 {

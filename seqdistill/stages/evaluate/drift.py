@@ -1,7 +1,8 @@
 """`eval --shadow LOG`: whether what eval promised for the student's answers still holds for those that a server gave.
 
 The log holds pairs: what the student answered to a caller, and what the teacher says to the same. Each is scored by the run's
-primary metric, and the share of bad ones is bounded as the promise was. Runs no model.
+primary metric, and the share of bad ones is bounded as the promise was. Eval could compare with a reference or with a second
+answer of the teacher, which traffic lacks: what that makes of the promise is measured on eval's own answers. Runs no model.
 """
 
 from collections.abc import Iterator, Mapping
@@ -17,12 +18,16 @@ from seqdistill.reasoning import split_reasoning
 from seqdistill.recipe.tables import Recipe
 from seqdistill.records import read_jsonl, text_without_system
 from seqdistill.runs import Run
+from seqdistill.stages.evaluate.shown import counterpart
 from seqdistill.stages.evaluate.statistics.guarantee import more_needed, upper_bound
+from seqdistill.stages.evaluate.statistics.intervals import tango
 from seqdistill.stages.evaluate.written import document_of, form_in, measures_in
 
 HOLDS, BROKEN, OPEN = "holds", "broken", "undecided"
+MOST = 0.999  # that can be promised
 TARGET, RISK = 0.9, 0.05  # of a run whose eval had none: named in the result
 OWN = "own"
+NO_CONFIDENCE: Mapping[str, Any] = {"confidence": None, "decided_on": 0}
 
 
 @dataclass(frozen=True)
@@ -35,6 +40,8 @@ class Drift:
     low: float  # of the share of good ones, each one-sided at `risk`
     high: float
     target: float
+    holds_from: float  # the share of good ones, as they are counted here, from which the promise holds: the target, or near it
+    broken_below: float  # and below which it is broken; between the two eval's answers leave it open
     risk: float
     metric: str
     good_enough: float  # score from which an answer is good
@@ -51,11 +58,10 @@ def drift(run: Run, recipe: Recipe, log: Path) -> Drift:
         run.need("eval", name)
     deferral, scores = document_of(run, "deferral.json"), document_of(run, "scores.json")
     metric, form = _metric(scores, recipe), form_in(scores)
-    least = deferral["good_enough"]
-    if least is None:
-        comparator = (scores.get("judged") or {}).get("other") or "teacher"
-        least = _mean(run, comparator, scores["primary"]) - float(scores["margin"])
     target, risk = deferral["target"] or TARGET, deferral["risk"] or RISK
+    evaluated = _Evaluated.of(run, scores, deferral)
+    least = evaluated.least
+    bars = evaluated.bars(target)
     pairs, earlier = _of_today_s_student(run, log)
     kept = [row for row in pairs if not _is_below(row, deferral["threshold"])]
     below = len(pairs) - len(kept)
@@ -76,7 +82,7 @@ def drift(run: Run, recipe: Recipe, log: Path) -> Drift:
             f"serve with --shadow 0.02 first; its log is {run.file('serve', 'log.jsonl')}",
         )
     good = sum(score >= least for score in found)
-    judged = _judged(len(found), good, target, risk, metric.name, least, sum(found) / len(found), below)
+    judged = _judged(len(found), good, target, bars, risk, metric.name, least, sum(found) / len(found), below)
     if earlier:
         judged = replace(judged, earlier=earlier, says=f"{judged.says} Not counted: {of_earlier}.")
     if deferral["target"] is None:
@@ -85,21 +91,29 @@ def drift(run: Run, recipe: Recipe, log: Path) -> Drift:
     return judged
 
 
-def _judged(n: int, good: int, target: float, risk: float, metric: str, least: float, mean: float, below: int) -> Drift:
+def _judged(
+    n: int, good: int, target: float, bars: tuple[float, float], risk: float, metric: str, least: float, mean: float, below: int
+) -> Drift:
     low, high = 1 - float(upper_bound(n - good, n, risk)), float(upper_bound(good, n, risk))
-    state = HOLDS if low >= target else BROKEN if high < target else OPEN
-    needed = 0 if state != OPEN else more_needed(n - good, n, target, risk)
+    broken_below, holds_from = bars
+    state = HOLDS if low >= holds_from else BROKEN if high < broken_below else OPEN
+    needed = 0 if state != OPEN else more_needed(n - good, n, holds_from if good >= holds_from * n else broken_below, risk)
     counted = f"{good} of {n} checked answers of the student are good enough ({metric} from {least:.1f})"
     bounds = f"at least {low:.1%}, at most {high:.1%} of all, with a risk of {risk:g} each"
+    promised = f"promised are {target:.1%}"
+    if bars != (target, target):
+        promised += f", which of eval's own answers, compared as here, are {broken_below:.1%} to {holds_from:.1%}"
     more = "so near to it that no number of answers will decide" if needed is None else f"about {needed:,} more are needed"
     says = {
-        HOLDS: f"The promise holds: {counted}: {bounds}; promised are {target:.1%}.",
-        BROKEN: f"The promise no longer holds: {counted}: {bounds}; promised are {target:.1%}. Send everything to the teacher "
+        HOLDS: f"The promise holds: {counted}: {bounds}; {promised}.",
+        BROKEN: f"The promise no longer holds: {counted}: {bounds}; {promised}. Send everything to the teacher "
         "(--threshold 1), and train and eval again with what the log holds.",
-        OPEN: f"Not decided yet: {counted}: {bounds}; promised are {target:.1%}: {more}.",
+        OPEN: f"Not decided yet: {counted}: {bounds}; {promised}: {more}.",
     }[state]
-    low, high, least, mean = (round(value, 6) for value in (low, high, least, mean))
-    return Drift(state, n, good, low, high, target, risk, metric, least, mean, needed, below, 0, says)
+    low, high, least, mean, broken_below, holds_from = (
+        round(value, 6) for value in (low, high, least, mean, broken_below, holds_from)
+    )
+    return Drift(state, n, good, low, high, target, holds_from, broken_below, risk, metric, least, mean, needed, below, 0, says)
 
 
 def _of_today_s_student(run: Run, log: Path) -> tuple[list[Mapping[str, Any]], int]:
@@ -125,7 +139,7 @@ def _pairs(log: Path) -> Iterator[Mapping[str, Any]]:
         if not whole or not all(isinstance(one, dict) and isinstance(one.get("content"), str) for one in messages or ()):
             raise UsageError(f"{place}: not a pair of answers as a server logs it", "pass RUN/serve/log.jsonl")
         if row["messages"][-1]["content"].strip():  # an older version logged a teacher's answer without text, too
-            yield {"confidence": None, "decided_on": 0, "time": None, **row}
+            yield {**NO_CONFIDENCE, "time": None, **row}
 
 
 def _metric(scores: Mapping[str, Any], recipe: Recipe) -> Metric:
@@ -138,10 +152,42 @@ def _metric(scores: Mapping[str, Any], recipe: Recipe) -> Metric:
     return next(measure.metric for measure in measures_in(scores) if measure.metric.name == name)
 
 
-def _mean(run: Run, role: str, primary: str) -> float:
-    """The mean score of the model that eval compared the student's answers with."""
-    rows = (row for _, row in read_jsonl(run.need("eval", "predictions.jsonl")) if row["model"] == role)
-    found = [score for row in rows if (score := (row["scores"] or {}).get(primary)) is not None]
-    if not found:
-        raise UsageError("eval has no score of the teacher to compare with", "run eval with --good-enough SCORE")
-    return float(sum(found) / len(found))
+@dataclass(frozen=True)
+class _Evaluated:
+    """What eval found of the answers that the student kept: whether each is good by its measure, and by the one used here."""
+
+    least: float  # the score from which an answer is good here
+    pairs: list[tuple[bool, bool]]  # none where both are the same measure
+
+    @classmethod
+    def of(cls, run: Run, scores: Mapping[str, Any], deferral: Mapping[str, Any]) -> "_Evaluated":
+        primary, margin, fixed = str(scores["primary"]), float(scores["margin"]), deferral["good_enough"]
+        comparator = (scores.get("judged") or {}).get("other") or "teacher"
+        here = primary if primary.endswith("_teacher") else counterpart(primary) or primary
+        best: dict[str, float] = {}
+        mine: dict[str, tuple[float | None, float | None]] = {}
+        for _, row in read_jsonl(run.need("eval", "predictions.jsonl")):
+            found = row["scores"] or {}
+            if row["model"] == comparator and found.get(primary) is not None:
+                best[row.get("id", "")] = found[primary]
+            elif row["model"] == "student" and not _is_below({**NO_CONFIDENCE, **row}, deferral["threshold"]):
+                mine[row["id"]] = found.get(primary), found.get(here)
+        if fixed is None and not best:
+            raise UsageError("eval has no score of the teacher to compare with", "run eval with --good-enough SCORE")
+        least = fixed if fixed is not None else sum(best.values()) / len(best) - margin
+        if here == primary and (fixed is not None or comparator == "teacher"):
+            return cls(least, [])
+        of_eval = dict.fromkeys(mine, fixed) if fixed is not None else {name: best[name] - margin for name in best}
+        known = [(a, b, of_eval[name]) for name, (a, b) in mine.items() if a is not None and b is not None and name in of_eval]
+        return cls(least, [(a >= enough, b >= least) for a, b, enough in known])
+
+    def bars(self, target: float) -> tuple[float, float]:
+        """Below which share of good ones by this measure the promise is broken, and from which it holds.
+
+        The target less what eval's measure finds good more often: Tango's interval of it.
+        """
+        if not self.pairs:
+            return target, target
+        only_eval, only_here = (sum(a != b and a == which for a, b in self.pairs) for which in (True, False))
+        low, high = tango(only_eval, only_here, len(self.pairs))
+        return max(0.0, target - float(high)), min(MOST, target - float(low))

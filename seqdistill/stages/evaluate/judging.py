@@ -30,9 +30,17 @@ from seqdistill.recipe.tables import JudgeConfig, Recipe
 from seqdistill.records import Prompt, conversation_text, file_sha256, read_jsonl
 from seqdistill.runs import Run
 from seqdistill.stages.evaluate.answers import Answer
-from seqdistill.stages.evaluate.statistics.intervals import Interval, column, resample
+from seqdistill.stages.evaluate.statistics.intervals import column, resample
 from seqdistill.stages.evaluate.statistics.paired import share_of
-from seqdistill.stages.evaluate.statistics.preference import corrected_mean, corrected_share, groups_at, length_controlled
+from seqdistill.stages.evaluate.statistics.preference import (
+    FEWEST_LABELS,
+    among_ties,
+    corrected_mean,
+    corrected_share,
+    drawn_over_all,
+    groups_at,
+    length_controlled,
+)
 from seqdistill.stages.evaluate.table import cell_of, groups_of
 from seqdistill.tasks.rubrics import Rubric, load_rubric
 
@@ -247,7 +255,6 @@ def found_by(
     raw = resample(100 * preferences[:, None], 2000, 0, groups).interval(column(0))
     known = np.array([labels.get(one.prompt.id, np.nan) for one in mine])
     strata = [int(one) for one in agree]
-    ids = [one.prompt.id for one in mine]
     return {
         "reason": None,
         "n": n,
@@ -257,8 +264,12 @@ def found_by(
         "consistency": cell_of(share_of(agree[shown], groups_at(groups, shown)) if shown.any() else None, int(shown.sum())),
         "win_rate": cell_of(raw, n),
         "length_controlled": cell_of(length_controlled(preferences, lengths[:, 0], lengths[:, 1], groups), n),
-        **(_by_labels(known, preferences, strata, groups) if labels else {"labels": 0}),
-        "next_labels": next_labels(ids, [not np.isnan(one) for one in known], agree.tolist()),
+        **(_by_labels(known, preferences, strata, shown, groups) if labels else {"labels": 0}),
+        "next_labels": next_labels(
+            [one.prompt.id for one, is_shown in zip(mine, shown, strict=True) if is_shown],
+            (~np.isnan(known[shown])).tolist(),
+            agree[shown].tolist(),
+        ),
     }
 
 
@@ -266,37 +277,44 @@ def _preference(choice: int | str | None, student: str, teacher: str) -> float:
     return {student: 1.0, teacher: 0.0}.get(str(choice), 0.5)
 
 
-def _by_labels(known: Any, preferences: Any, strata: Sequence[int], groups: Sequence[str] | None) -> dict[str, Any]:
+def _by_labels(known: Any, preferences: Any, strata: Sequence[int], shown: Any, groups: Sequence[str] | None) -> dict[str, Any]:
     """What people's labels make of it: the win rate, and the share of prompts on which the student is not worse.
 
-    The second needs labels drawn at random: there is none where one kind of prompt has more of them than chance gives.
+    Corrected are the pairs that the judge was shown; one of the same text is a tie, whoever says so. The second needs labels
+    drawn at random: there is none where one kind of prompt has more of them than chance gives.
     """
     import numpy as np
-    from scipy.stats import binomtest
 
-    there, of = ~np.isnan(known), np.array(strata)
-    number = int(there.sum())
-    drawn = not number or binomtest(int(of[there].sum()), number, float(of.mean())).pvalue > 0.05
-    flags = known[there] >= 0.5, preferences[there] >= 0.5, preferences >= 0.5
-    not_worse = corrected_share(*flags, groups, groups_at(groups, there)) if drawn else None
-    rates: Interval | None = corrected_mean(known, preferences, strata, groups)
+    number, of, among = int((~np.isnan(known)).sum()), np.array(strata)[shown], groups_at(groups, shown)
+    labels, judged = known[shown], preferences[shown]
+    there = ~np.isnan(labels)
+    flags = labels[there] >= 0.5, judged[there] >= 0.5, judged >= 0.5
+    not_worse = corrected_share(*flags, among, groups_at(among, there)) if there.any() and drawn_over_all(there, of) else None
+    rates = among_ties(corrected_mean(labels, judged, of.tolist(), among), shown, 50.0, groups)
     return {
         "labels": number,
         "corrected": cell_of(rates, number),
-        "not_worse": cell_of(not_worse.share if not_worse else None, number),
+        "not_worse": cell_of(among_ties(not_worse.share, shown, 100.0, groups) if not_worse else None, number),
         "sensitivity": None if not_worse is None else round(not_worse.sensitivity, 6),
         "specificity": None if not_worse is None else round(not_worse.specificity, 6),
     }
 
 
 def next_labels(ids: Sequence[str], labelled: Sequence[bool], agree: Sequence[bool], most: int = NEXT) -> list[str]:
-    """The prompts whose labels help most: those on which the judge's orders disagree, then the others.
+    """The prompts whose labels help most, of pairs that differ: as many of each kind as its correction needs, those on which
+    the judge's orders disagree first, then the others of these, then the rest.
 
     Within each kind in an order by hash: a draw at random, so that the correction by kind stays valid.
     """
-    open_ones = [(consistent, name) for name, known, consistent in zip(ids, labelled, agree, strict=True) if not known]
-    ordered = sorted(open_ones, key=lambda one: (one[0], hashlib.sha256(f"label {one[1]}".encode()).hexdigest()))
-    return [name for _, name in ordered[:most]]
+    ordered = sorted(
+        zip(ids, labelled, agree, strict=True), key=lambda one: hashlib.sha256(f"label {one[0]}".encode()).hexdigest()
+    )
+    wanted: list[tuple[bool, bool, str]] = []
+    for kind in (False, True):
+        missing = FEWEST_LABELS - sum(known for _, known, consistent in ordered if consistent == kind)
+        open_ones = [name for name, known, consistent in ordered if consistent == kind and not known]
+        wanted += [(place >= missing, kind, name) for place, name in enumerate(open_ones)]
+    return [name for _, _, name in sorted(wanted, key=lambda one: one[:2])[:most]]
 
 
 def _family(recipe: Recipe) -> str | None:

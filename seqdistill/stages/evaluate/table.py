@@ -106,8 +106,7 @@ def _scores_of_part(answers: Sequence[Answer], settings: Settings) -> dict[str, 
         if measure.against and comparator:
             part["kept"].append({"metric": name, "of": comparator, **cell_of(columns.kept(comparator), columns.n)})
             if "base" in columns.roles:
-                closed = columns.drawn.interval(gap_closed(*(columns.roles.index(r) for r in ("student", "base", comparator))))
-                part["gap_closed"].append({"metric": name, "of": comparator, **cell_of(closed, columns.n)})
+                part["gap_closed"].append({"metric": name, "of": comparator, **cell_of(columns.closed(comparator), columns.n)})
         if name == settings.primary and comparator:
             part["judged"] = {
                 "metric": name,
@@ -189,6 +188,18 @@ class _Columns:
         if found is not None and self.drawn.hardly_varies(difference(*self._indices(comparator))):
             return Interval(found.value, None, None)
         return found
+
+    def closed(self, comparator: str) -> Interval | None:
+        """How much of the gap from base to `comparator` the student has closed, in percent.
+
+        Without an interval where there may be no gap, for it has no bounds there (Fieller 1954), and where student and
+        comparator hardly ever differ.
+        """
+        student, base, top = (self.roles.index(role) for role in ("student", "base", comparator))
+        found, gap = self.drawn.interval(gap_closed(student, base, top)), self.drawn.interval(difference(top, base))
+        if found is None or (gap and gap.sign and not self.drawn.hardly_varies(difference(student, top))):
+            return found
+        return Interval(found.value, None, None)
 
     def compared(self, other: str) -> dict[str, Any]:
         """The student less another, with the two-sided p of no difference; for shares also the discordant prompts."""

@@ -10,8 +10,11 @@ from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
+from numpy.typing import NDArray
 
 from seqdistill.stages.evaluate.statistics.intervals import Array, Flags
+
+Places = NDArray[np.int64]
 
 STEPS = 20  # thresholds that are tried, at most
 BINS = 15  # of the calibration error, of equal width
@@ -46,13 +49,21 @@ def upper_bound(broken: int | Array, n: int | Array, risk: float) -> Array:
 def candidates(confidence: Array, n: int, target: float, risk: float) -> Array:
     """The thresholds to try on `n` calibration items, strictest first, from the confidences of other items.
 
-    They must not be chosen by the calibration items themselves. A confidence of 0 is never kept.
+    They must not be chosen by the calibration items themselves. A confidence of 0 is never kept; equal ones are together, with
+    as many kept as come nearest to what is wanted.
     """
     found = np.sort(confidence[confidence > 0])[::-1]
     if not len(found):
         return found
     places = np.ceil(np.linspace(first_share(n, target, risk), 1.0, STEPS) * len(confidence)).astype(int) - 1
-    return np.unique(found[np.clip(places, 0, len(found) - 1)])[::-1]
+    return np.unique(found[_whole(found, places)])[::-1]
+
+
+def _whole(ordered: Array, places: Places) -> Places:
+    """The places, in confidences that fall, moved to the nearest end of items of equal confidence."""
+    places = np.clip(places, 0, len(ordered) - 1)
+    above, last = (np.searchsorted(-ordered, -ordered[places], side=side) - 1 for side in ("left", "right"))
+    return np.where((above >= 0) & (places - above < last - places), above, last)
 
 
 def choose(confidence: Array, good: Flags, thresholds: Array, target: float, risk: float) -> Threshold | None:
@@ -111,8 +122,11 @@ def needed(confidence: Array, good: Flags, target: float, risk: float) -> int | 
     rates = (np.cumsum(~good[order]) + 0.5) / (np.arange(len(order)) + 2)
     halves = np.unique(np.geomspace(8, MOST, 400).astype(np.int64))
     shares = np.array([first_share(int(half), target, risk) for half in halves])
-    places = np.clip(np.ceil(shares * len(confidence)).astype(int), min(SEEN, len(order)), len(order)) - 1
-    kept = np.floor(np.minimum(shares, len(order) / len(confidence)) * halves)
+    wanted = np.clip(np.ceil(shares * len(confidence)).astype(int), 1, len(order)) - 1
+    places = _whole(confidence[order], wanted)
+    kept = np.minimum(shares + (places - wanted) / len(confidence), len(order) / len(confidence)) * halves
+    kept = np.floor(np.where(places == wanted, kept, np.maximum(kept - np.sqrt(kept), 0)))  # how many are equal is a draw
+    places = np.maximum(places, min(SEEN, len(order)) - 1)
     most = binom.ppf(risk, kept, 1 - target)  # the most bad ones with which the bound holds, or one more
     most = np.where(binom.cdf(most, kept, 1 - target) <= risk, most, most - 1)
     enough = (most >= 0) & (rates[places] < 1 - target) & (binom.cdf(most, kept, rates[places]) >= POWER)

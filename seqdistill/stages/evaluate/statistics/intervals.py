@@ -302,6 +302,18 @@ class Deviations:
         apart = np.round(values, 6) - usual
         return cls(n, usual, float(apart.clip(0).sum()) / 100, float((-apart).clip(0).sum()) / 100, lowest)
 
+    @classmethod
+    def of_shares(cls, differences: "Array") -> "Deviations":
+        """From differences of shares, (n,): 100, 0 or -100. However many deviate, Tango's interval is theirs."""
+        won, lost = float(differences.clip(0).sum()), float((-differences).clip(0).sum())
+        return cls(len(differences), 0.0, won / 100, lost / 100, -100.0)
+
+    def spread(self, threshold: float) -> float:
+        """The standard deviation of a value, in points, under the hypothesis that the mean is `threshold`."""
+        distance = max(-1.0, (threshold - self.usual) / 100)
+        one = float(tango_z(self.above / self.n, self.below_usual / self.n, 1, distance))
+        return 100 * ((self.above - self.below_usual) / self.n - distance) / one
+
     def ends(self) -> tuple[float, float]:
         """The ends of the interval."""
         low, high = tango(self.above, self.below_usual, self.n)

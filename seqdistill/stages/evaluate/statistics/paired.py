@@ -56,26 +56,31 @@ def decide(gap: Interval | None, margin: float) -> str:
     return INFERIOR if gap.high < -margin else INCONCLUSIVE
 
 
-def needed(differences: "Array", margin: float, groups: Sequence[str] | None = None, *, shares: bool) -> int | None:
+def needed(
+    differences: "Array", margin: float, groups: Sequence[str] | None = None, *, shares: bool, tests: int = 1
+) -> int | None:
     """The prompts, those of this run included, with which non-inferiority would be shown with a chance of POWER.
 
-    (z_alpha + z_beta)^2 variance / (margin + mean difference)^2, the differences being as seen; of shares, and where few
-    prompts differ, at least as many as the score interval of no discordant prompt needs. None where the difference seen is not
-    within the margin: no number of prompts would show what is not so. With groups, as many more as the prompts are
+    Of several `tests` it is shown at alpha over their number, as Holm asks of the first.
+
+    (z_alpha s0 + z_beta s1)^2 / (margin + mean difference)^2, the differences being as seen: s1 is their standard deviation, s0
+    that of the test. It is s1 of means; of shares, and where few prompts differ, it is that of the score interval, which is
+    larger where few prompts are discordant: Liu et al. 2002, https://doi.org/10.1002/sim.1012. None where the difference seen
+    is not within the margin: no number of prompts would show what is not so. With groups, as many more as the prompts are
     worth less than independent ones.
     """
-    mean = float(differences.mean())
-    if mean <= -margin:
+    room = margin + float(differences.mean())
+    if room <= 0:
         return None
     normal = NormalDist()
-    z = normal.inv_cdf(1 - ALPHA)
-    variance = float(differences.var())
-    number = (z + normal.inv_cdf(POWER)) ** 2 * variance / (margin + mean) ** 2
-    room = margin + mean
-    if shares or Deviations.of(differences) is not None:
-        number = max(number, z * z * (100 - room) / room)
+    spread = of_test = float(differences.std())
+    few = Deviations.of_shares(differences) if shares else Deviations.of(differences)
+    if few is not None:
+        of_test = max(0.0 if shares else spread, few.spread(-margin))
+    number = ((normal.inv_cdf(1 - ALPHA / tests) * of_test + normal.inv_cdf(POWER) * spread) / room) ** 2
     if not math.isfinite(number):
         return None
+    number = max(number, FEWEST)  # below, there is no interval
     return round(math.ceil(number) * len(differences) / effective(differences, groups))
 
 
@@ -209,21 +214,30 @@ class PairedShares:
 
 
 def effective(values: "Array", groups: Sequence[str] | None) -> float:
-    """How many independent prompts the values (n,) are worth: n over the design effect, from the number of groups to n."""
+    """How many independent prompts the values (n,) are worth: n over the design effect.
+
+    What they are worth more than one a group rests on a design effect that the groups estimate: it is reduced by the squared
+    ratio of Student's quantiles, Korn and Graubard 1998, Survey Methodology 24, 193. Where few groups deviate from all others
+    nothing is estimated, and each group counts as one prompt.
+    """
     import numpy as np
+    from scipy.special import stdtrit
 
     n = len(values)
     if groups is None:
         return float(n)
-    names = {name: number for number, name in enumerate(dict.fromkeys(groups))}
+    _, at = np.unique(np.asarray(groups), return_inverse=True)
+    sizes = np.bincount(at)
+    many = len(sizes)
+    if Deviations.of(100 * np.bincount(at, weights=values) / sizes) is not None:
+        return float(many)
     centred = values - values.mean()
-    sums = np.zeros(len(names))
-    np.add.at(sums, [names[name] for name in groups], centred)
-    within = float((centred * centred).sum())
-    if not within:
-        return float(len(names))
-    design = float((sums * sums).sum()) / within * len(names) / max(len(names) - 1, 1)
-    return float(min(max(n / max(design, 1.0), 1.0), n))
+    sums = np.bincount(at, weights=centred)
+    design = float((sums * sums).sum()) / float((centred * centred).sum()) * many / max(many - 1, 1)
+    worth, level = n / max(design, 1.0), (1 + CONFIDENCE) / 2
+    if many > 1 and worth > many:
+        worth = max(many, worth * float(stdtrit(n - 1, level) / stdtrit(many - 1, level)) ** 2)
+    return max(worth, 1.0)
 
 
 def share_of(hits: "NDArray[np.bool_]", groups: Sequence[str] | None) -> Interval:

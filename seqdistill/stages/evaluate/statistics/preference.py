@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from statistics import NormalDist
 from typing import TYPE_CHECKING
 
-from seqdistill.stages.evaluate.statistics.intervals import CONFIDENCE, FEWEST, Interval, unseen
+from seqdistill.stages.evaluate.statistics.intervals import CONFIDENCE, FEWEST, Interval, expanded_z, unseen
 from seqdistill.stages.evaluate.statistics.paired import effective
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 Z = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
 FEWEST_LABELS = 10  # for a correction
+DRAWN = 0.05  # the level at which labels are said not to be drawn at random
 RIDGE = 1e-6  # keeps the fit finite where length alone separates wins from losses
 
 
@@ -46,6 +47,7 @@ def length_controlled(
     hit. None for fewer than `FEWEST` prompts or groups, and where all lengths differ equally.
     """
     import numpy as np
+    from scipy.special import expit
 
     gap = lengths - others
     independent = len(gap) if groups is None else len(set(groups))
@@ -54,7 +56,7 @@ def length_controlled(
     design = np.stack([np.ones(len(gap)), np.tanh(gap / spread)], axis=1)
     weights = np.zeros(2)
     for _ in range(100):  # Newton's method
-        expected = 1 / (1 + np.exp(-np.clip(design @ weights, -35, 35)))
+        expected = expit(np.clip(design @ weights, -35, 35))
         slope = design.T @ (preferences - expected) - RIDGE * weights
         curvature = (design * (expected * (1 - expected))[:, None]).T @ design + RIDGE * np.eye(2)
         step = np.linalg.solve(curvature, slope)
@@ -63,7 +65,7 @@ def length_controlled(
             break
     influence = (design * (preferences - expected)[:, None]) @ np.linalg.inv(curvature)[0]
     error = math.sqrt(_variance(influence, groups))
-    value, low, high = (100 / (1 + math.exp(-(float(weights[0]) + side * Z * error))) for side in (0, -1, 1))
+    value, low, high = (100 * float(expit(weights[0] + side * Z * error)) for side in (0, -1, 1))
     if np.abs(preferences - expected).sum() < FEWEST:
         apart = 100 * unseen(independent)
         low, high = max(0.0, min(low, value - apart)), min(100.0, max(high, value + apart))
@@ -115,31 +117,58 @@ def corrected_mean(
     """The mean preference of people, in percent; `labels` is NaN where there is none. None with too few labels.
 
     Labels must be drawn at random within a stratum, not over all: each stratum is corrected by its own labels and counts by
-    its size. Strata are taken as one where one of them has fewer than `FEWEST_LABELS`. In each, the interval is at
-    least as wide as Wilson's of labels that are all equal. No interval where labels are of fewer than `FEWEST` groups.
+    its size. Where one of them has fewer than `FEWEST_LABELS`, and not all of its labels, they are taken as one: for that the
+    labels must be drawn at random over all. In each, the interval is at least as wide as Wilson's of labels that are all equal.
+    No interval where labels are of fewer than `FEWEST` groups.
     """
     import numpy as np
 
     known, of = ~np.isnan(labels), np.asarray(strata)
     if int(known.sum()) < FEWEST_LABELS:
         return None
-    if any(int((known & (of == one)).sum()) < FEWEST_LABELS for one in np.unique(of)):
+    if any(int(known[of == one].sum()) < min(FEWEST_LABELS, int((of == one).sum())) for one in np.unique(of)):
+        if not drawn_over_all(known, strata):
+            return None
         of = np.zeros(len(of), dtype=int)
     value = alike = 0.0
-    influences = np.zeros(len(labels))
+    influences, means = np.zeros(len(labels)), np.zeros(len(labels))
     for one in np.unique(of):
         mine, weight = of == one, float((of == one).mean())
         mean, of_mine = _influences(labels[mine], preferences[mine])
+        if (mine & ~known).any():  # their spread is estimated from few labels
+            of_mine *= expanded_z((1 + CONFIDENCE) / 2, int((mine & known).sum())) / Z
         worth = effective(labels[mine & known], groups_at(groups, mine & known))
         least = (unseen(worth) / Z) ** 2  # n labels that are alike do not show that all are
         alike += weight**2 * max(0.0, least - _variance(of_mine, groups_at(groups, mine)))
         value += weight * mean
-        influences[mine] = weight * of_mine
+        influences[mine], means[mine] = weight * of_mine, mean
+    influences += (means - value) / len(labels)  # how many prompts are of each kind is a draw, too
     labelled = groups_at(groups, known)
     if labelled is not None and len(set(labelled)) < FEWEST:
         return Interval(100 * value, None, None)
     half = Z * math.sqrt(_variance(influences, groups) + alike)
     return Interval(100 * value, 100 * max(0.0, value - half), 100 * min(1.0, value + half))
+
+
+def drawn_over_all(known: "Flags", strata: Sequence[int]) -> bool:
+    """Whether labels may be a draw from all prompts: no stratum of two, 0 and 1, has more of them than chance gives."""
+    import numpy as np
+    from scipy.stats import binomtest
+
+    of = np.asarray(strata)
+    number = int(known.sum())
+    return not number or bool(binomtest(int(of[known].sum()), number, float(of.mean())).pvalue > DRAWN)
+
+
+def among_ties(found: Interval | None, differ: "Flags", tie: float, groups: Sequence[str] | None = None) -> Interval | None:
+    """The rate over all pairs, in percent, from that of those that differ: one of the same text counts `tie` for certain."""
+    if found is None or found.low is None or found.high is None:
+        return found and Interval(tie + float(differ.mean()) * (found.value - tie), None, None)
+    part, n = float(differ.mean()), effective(differ.astype(float), groups)
+    of_part = Z * math.sqrt(part * (1 - part) / n) * abs(found.value - tie)
+    value = tie + part * (found.value - tie)
+    low, high = (math.hypot(part * (found.value - end), of_part) for end in (found.low, found.high))
+    return Interval(value, max(0.0, value - low), min(100.0, value + high))
 
 
 def groups_at(groups: Sequence[str] | None, which: "Flags") -> list[str] | None:

@@ -1,7 +1,7 @@
 """Selection: which of the scored rows are kept, and why the others are rejected.
 
 Works on ids and scores, of one prompt's samples or of the whole set. The result does not depend on the order of the rows:
-equal scores are ordered by id. Does not score.
+equal scores are ordered by a hash of prompt and teacher, so that no teacher's name wins, and then by id. Does not score.
 """
 
 import math
@@ -32,15 +32,16 @@ def select(ids: Sequence[str], scores: Sequence[float | None], kind: str, config
     """
     ranked = sorted(
         (place for place, score in enumerate(scores) if score is not None or config.unscored == "keep"),
-        key=lambda place: (_merit(scores[place]), ids[place]),
+        key=lambda place: (_merit(scores[place]), _drawn(ids[place]), ids[place]),
     )
     enough = [place for place in ranked if _reaches(scores[place], config)]
     kept = enough[: most_kept(len(ranked), config)]
     winner = ids[kept[0]] if kept else None
     rejections: list[Rejected | None] = [None] * len(ids)
-    worst = scores[kept[-1]] if kept else None
+    worst, last = (scores[kept[-1]], _drawn(ids[kept[-1]])) if kept else (None, "")
     for rank, place in enumerate(enough, 1):
-        reason = _reason(scores[place], worst, len(ranked), kind, config)
+        tie = "with a later id" if _drawn(ids[place]) == last else "later in an order by hash"
+        reason = _reason(scores[place], worst, tie, len(ranked), kind, config)
         rejections[place] = Rejected(config.keep, reason, winner, (_rank_setting(rank, len(ranked), config),))
     for place in kept:
         rejections[place] = None
@@ -59,6 +60,11 @@ def select(ids: Sequence[str], scores: Sequence[float | None], kind: str, config
             would_keep.append(_rank_setting(rank, len(ids), config))
         rejections[place] = Rejected("unscored", f"{kind} could not score it", winner, tuple(would_keep))
     return rejections
+
+
+def _drawn(sample: str) -> str:
+    """Sorts equal rows: the same for all samples of one teacher to one prompt."""
+    return fingerprint(sample.rpartition(":")[0])
 
 
 def _merit(score: float | None) -> tuple[bool, float]:
@@ -82,11 +88,11 @@ def _rank_setting(rank: int, rows: int, config: SelectConfig) -> str:
     return setting("select.best_n", rank)
 
 
-def _reason(score: float | None, worst: float | None, rows: int, kind: str, config: SelectConfig) -> str:
-    """Why a ranked row does not stay; `worst` is the lowest score that stays."""
+def _reason(score: float | None, worst: float | None, tie: str, rows: int, kind: str, config: SelectConfig) -> str:
+    """Why a ranked row does not stay; `worst` is the lowest score that stays, `tie` why it stays before an equal one."""
     this = "has no score" if score is None else f"{score:.4g}"
     if score is not None and score == worst:
-        this += " too, with a later id"
+        this += f" too, {tie}"
     kept = "no score" if worst is None else f"{worst:.4g}"
     match config.keep:
         case "share":
