@@ -8,8 +8,8 @@ import contextlib
 import fcntl
 import os
 import re
+import secrets
 import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
@@ -27,12 +27,12 @@ def atomic_path(path: Path) -> Iterator[Path]:
     """Where to write a file that appears under `path` only when the block ends well; an error leaves nothing behind."""
     path.parent.mkdir(parents=True, exist_ok=True)
     _remove_left_over(path)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    temporary = _temporary(path)
+    handle = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)  # less the umask, as any file
     try:
         _hold(handle)
-        yield Path(temporary)
+        yield temporary
         os.fsync(handle)
-        os.chmod(temporary, 0o644)  # mkstemp's 0600 would hide results from the group
         os.replace(temporary, path)
     except BaseException:
         with contextlib.suppress(FileNotFoundError):
@@ -49,7 +49,6 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         old = temporary.with_suffix(".old")
         try:
             yield temporary
-            temporary.chmod(0o755)  # mkdtemp's 0700 would hide results from the group
             if path.exists():
                 path.rename(old)
             temporary.rename(path)
@@ -62,14 +61,20 @@ def folder_beside(path: Path) -> Iterator[Path]:
     """A hidden folder beside `path`, on the same disk, for as long as the block."""
     path.parent.mkdir(parents=True, exist_ok=True)
     _remove_left_over(path)
-    folder = tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    folder = _temporary(path)
+    folder.mkdir()
     handle = os.open(folder, os.O_RDONLY)
     try:
         _hold(handle)
-        yield Path(folder)
+        yield folder
     finally:
         os.close(handle)
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _temporary(path: Path) -> Path:
+    """A new hidden name beside `path`."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
 
 
 def _remove_left_over(path: Path) -> None:
