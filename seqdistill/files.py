@@ -14,6 +14,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
+ENDING = r"[a-z0-9_]{8}\.(tmp|old)"  # of a temporary name, behind a dot, the name of what it is of, and a dot
+
+
+def is_temporary(name: str) -> bool:
+    """Whether something of this name is being written, or was when its process was killed: it is part of no result."""
+    return re.fullmatch(rf"\..+\.{ENDING}", name) is not None
+
 
 @contextlib.contextmanager
 def atomic_write(path: Path) -> Iterator[IO[str]]:
@@ -79,7 +86,7 @@ def _temporary(path: Path) -> Path:
 
 def _remove_left_over(path: Path) -> None:
     """Removes what processes that were killed left of this path's temporary files and folders, and nothing else."""
-    made = re.compile(re.escape(f".{path.name}.") + r"[a-z0-9_]{8}\.(tmp|old)")
+    made = re.compile(re.escape(f".{path.name}.") + ENDING)
     for one in path.parent.iterdir():
         if made.fullmatch(one.name) and not _is_held(one):
             shutil.rmtree(one, ignore_errors=True) if one.is_dir() else one.unlink(missing_ok=True)
