@@ -88,7 +88,7 @@ def test_a_training_without_a_logged_loss_is_shown_all_the_same(capsys: pytest.C
 def test_a_stage_is_done_whatever_its_streams_are(tmp_path: Path, streams: str, shows: bool) -> None:
     run = make_run(tmp_path / "run", [sample(f"Say {n} in words", f"It is {n}.") for n in range(9)])
     command = shlex.join([sys.executable, "-m", "seqdistill", "filter", str(run.path), "--set", "filter.seed=1", "--json"])
-    done = subprocess.run(["bash", "-o", "pipefail", "-c", f"{command} {streams}"], stdout=subprocess.PIPE, check=False)  # noqa: S607
+    done = subprocess.run(["bash", "-o", "pipefail", "-c", f"{command} {streams}"], stdout=subprocess.PIPE, check=False)
     assert done.returncode == 0
     assert run.manifest("filter") is not None
     assert (json.loads(done.stdout)["read"] == 9) if shows else not done.stdout
