@@ -4,6 +4,7 @@ Text that came from a model or a file passes `visible` first: a terminal obeys e
 """
 
 import contextlib
+import io
 import json
 import os
 import re
@@ -184,6 +185,33 @@ class Console:
             print(f"  next: {visible(error.hint)}", file=sys.stderr)
         with contextlib.suppress(SeqdistillError):  # of a stdout that takes nothing: the first error is the one that counts
             self.json_result(error.as_dict())
+
+
+class _Notes(io.FileIO):
+    """A stream of notes: what it does not take, where its reader has left, say, is dropped, and the work continues."""
+
+    def write(self, data: Any, /) -> int:
+        with contextlib.suppress(OSError):
+            super().write(data)
+        return len(data)
+
+
+def open_streams() -> None:
+    """Makes stdin, stdout and stderr usable whatever the program was started with; its own process only.
+
+    A closed one discards: otherwise the next file that is opened takes its number, and a library's warnings go into it. What
+    stderr does not take, as where `tee` was ended by the same Ctrl-C, ends no work, whoever writes it.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+    if sys.stdout is None:
+        sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+    encoding = "utf-8" if sys.stderr is None else sys.stderr.encoding
+    notes = io.BufferedWriter(_Notes(2, "w", closefd=False))
+    sys.stderr = io.TextIOWrapper(notes, encoding, "backslashreplace", line_buffering=True)
 
 
 @contextlib.contextmanager

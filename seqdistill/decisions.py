@@ -131,7 +131,7 @@ def appending(run: Run) -> Iterator[Callable[[Decision], None]]:
     """
     path = decisions_file(run)
     path.parent.mkdir(parents=True, exist_ok=True)
-    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
 
     def append(decision: Decision) -> None:
         line = to_line(checked(decision)).encode()

@@ -31,6 +31,10 @@ class UsageError(SeqdistillError):
     exit_code = 2
 
 
+class Busy(SeqdistillError):
+    """Another process is at work on what a command would change; it changed nothing."""
+
+
 class Stopped(SeqdistillError):
     """A person or a scheduler stopped the work; what was done is saved."""
 

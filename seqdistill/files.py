@@ -8,11 +8,18 @@ import contextlib
 import fcntl
 import os
 import re
+import secrets
 import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
+
+ENDING = r"[a-z0-9_]{8}\.(tmp|old)"  # of a temporary name, behind a dot, the name of what it is of, and a dot
+
+
+def is_temporary(name: str) -> bool:
+    """Whether something of this name is being written, or was when its process was killed: it is part of no result."""
+    return re.fullmatch(rf"\..+\.{ENDING}", name) is not None
 
 
 @contextlib.contextmanager
@@ -33,12 +40,12 @@ def atomic_path(path: Path) -> Iterator[Path]:
     """Where to write a file that appears under `path` only when the block ends well; an error leaves nothing behind."""
     path.parent.mkdir(parents=True, exist_ok=True)
     _remove_left_over(path)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    temporary = _temporary(path)
+    handle = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)  # less the umask, as any file
     try:
         _hold(handle)
-        yield Path(temporary)
+        yield temporary
         os.fsync(handle)
-        os.chmod(temporary, 0o644)  # mkstemp's 0600 would hide results from the group
         os.replace(temporary, path)
     except BaseException:
         with contextlib.suppress(FileNotFoundError):
@@ -55,7 +62,6 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         old = temporary.with_suffix(".old")
         try:
             yield temporary
-            temporary.chmod(0o755)  # mkdtemp's 0700 would hide results from the group
             if path.exists():
                 path.rename(old)
             temporary.rename(path)
@@ -68,19 +74,25 @@ def folder_beside(path: Path) -> Iterator[Path]:
     """A hidden folder beside `path`, on the same disk, for as long as the block."""
     path.parent.mkdir(parents=True, exist_ok=True)
     _remove_left_over(path)
-    folder = tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    folder = _temporary(path)
+    folder.mkdir()
     handle = os.open(folder, os.O_RDONLY)
     try:
         _hold(handle)
-        yield Path(folder)
+        yield folder
     finally:
         os.close(handle)
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def _temporary(path: Path) -> Path:
+    """A new hidden name beside `path`."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+
+
 def _remove_left_over(path: Path) -> None:
     """Removes what processes that were killed left of this path's temporary files and folders, and nothing else."""
-    made = re.compile(re.escape(f".{path.name}.") + r"[a-z0-9_]{8}\.(tmp|old)")
+    made = re.compile(re.escape(f".{path.name}.") + ENDING)
     for one in path.parent.iterdir():
         if made.fullmatch(one.name) and not _is_held(one):
             shutil.rmtree(one, ignore_errors=True) if one.is_dir() else one.unlink(missing_ok=True)

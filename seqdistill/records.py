@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from seqdistill.errors import UsageError
-from seqdistill.files import atomic_write
+from seqdistill.files import atomic_write, is_temporary
 
 Message = dict[str, str]  # exactly the keys role and content
 ROLES = ("system", "user", "assistant")
@@ -337,10 +337,14 @@ def is_sealed(path: Path, document: Mapping[str, Any]) -> bool:
 
 
 def content_files(path: Path) -> list[Path]:
-    """The files that make up a file or folder, in order. A folder's README.md, its card, describes it and is left out."""
+    """The files that make up a file or folder, in order.
+
+    A folder's README.md, its card, describes it and is left out, as is what was not written to its end.
+    """
     if not path.is_dir():
         return [path]
-    return sorted(part for part in path.rglob("*") if part.is_file() and part != path / "README.md")
+    parts = (part for part in path.rglob("*") if part != path / "README.md" and not is_temporary(part.name))
+    return sorted(part for part in parts if part.is_file())
 
 
 def file_sha256(path: Path) -> str:

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from seqdistill.clock import LOCK, Clock, holder
-from seqdistill.errors import SeqdistillError, UsageError
+from seqdistill.errors import Busy, SeqdistillError, UsageError
 from seqdistill.files import replace_path
 from seqdistill.recipe.reading import relative_path
 from seqdistill.records import content_files, file_sha256, fingerprint, read_json, seal, write_json
@@ -103,7 +103,7 @@ class Run:
         return file_sha256(path)
 
     def locked(self, stage: str) -> contextlib.AbstractContextManager[None]:
-        """Holds a stage for this process; a second process on it gets a SeqdistillError at once."""
+        """Holds a stage for this process; a second process on it gets a Busy at once."""
         return self._held(self.file(stage, LOCK), f"is at work on the {stage} stage", self.clock(stage))
 
     def clock(self, stage: str) -> Clock | None:
@@ -130,7 +130,7 @@ class Run:
         return None
 
     def spending(self) -> contextlib.AbstractContextManager[None]:
-        """Holds the run's budget for this process; a second one that would pay gets a SeqdistillError at once."""
+        """Holds the run's budget for this process; a second one that would pay gets a Busy at once."""
         return self._held(self.path / ".spending.lock", "is spending in this run")
 
     @contextlib.contextmanager
@@ -148,7 +148,7 @@ class Run:
                 ) from None
             if not locked:
                 handle.seek(0)
-                raise SeqdistillError(
+                raise Busy(
                     f"{self.path}: another process ({handle.readline().strip() or 'unknown'}) {activity}",
                     "wait for it, or stop it; two processes would pay twice",
                 )
@@ -229,6 +229,13 @@ class StageRecord:
                 for name, path in self.inputs.items()
             },
         }
+
+    def remove_work(self) -> None:
+        """Removes .work where it is left of this very work, whose process was killed behind the manifest."""
+        work = self.run.file(self.stage, ".work")
+        owner = work / "fingerprint"
+        if not owner.is_file() or owner.read_text(encoding="utf-8") in self.fingerprints:
+            shutil.rmtree(work, ignore_errors=True)
 
     def begin(self) -> None:
         """Removes the old manifest: from here on the stage is not done.

@@ -11,7 +11,7 @@ from chat_server import ChatServer
 from generate_runs import Notes, prompts_file, recipe
 
 from seqdistill import api
-from seqdistill.errors import UsageError
+from seqdistill.errors import Busy, UsageError
 from seqdistill.recipe.reading import Layer, merge, parse_assignment, read_recipe, resolve
 from seqdistill.recipe.remembered import inherit, resolved_recipe
 from seqdistill.recipe.tables import FilterConfig, GenerateConfig, NearDuplicatesConfig, Recipe, settings, settings_of
@@ -144,8 +144,9 @@ def test_wrong_use_leaves_the_run_as_it_was(tmp_path: Path) -> None:
     assert not run.path.exists()
     resolve_recipe(run, recipe, {"teacher": {"model": "right"}})
     before = {path.name: path.read_bytes() for path in run.path.iterdir()}
-    with pytest.raises(UsageError), resolved_recipe(run.path, None, {"teacher": {"model": "typo"}}):
-        raise UsageError("unknown model")
+    for refusal in (UsageError("unknown model"), Busy("another process is at work")):
+        with pytest.raises(type(refusal)), resolved_recipe(run.path, None, {"teacher": {"model": "typo"}}):
+            raise refusal
     assert {path.name: path.read_bytes() for path in run.path.iterdir()} == before
 
 

@@ -1,10 +1,15 @@
 """What a person sees: a progress line that fits the terminal, results whatever they lack."""
 
 import io
+import json
 import re
+import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from filter_runs import make_run, sample
 
 from seqdistill.console import Console
 from seqdistill.show import show_train
@@ -67,3 +72,23 @@ def test_a_training_without_a_logged_loss_is_shown_all_the_same(capsys: pytest.C
     done = TrainResult(8, 2, 1.0, None, None, 9, 100, 1.0, up_to_date=False, path=Path("r/train/model"))
     show_train(Console(), done)
     assert "loss         not logged" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("streams", "shows"),
+    [
+        ("2>&-", True),
+        (">&- 2>&-", False),
+        ("<&- >&- 2>&-", False),
+        ("2>/dev/full", True),
+        ("2>&1 | true", False),
+        ("2>&1 >/dev/null | true", False),
+    ],
+)
+def test_a_stage_is_done_whatever_its_streams_are(tmp_path: Path, streams: str, shows: bool) -> None:
+    run = make_run(tmp_path / "run", [sample(f"Say {n} in words", f"It is {n}.") for n in range(9)])
+    command = shlex.join([sys.executable, "-m", "seqdistill", "filter", str(run.path), "--set", "filter.seed=1", "--json"])
+    done = subprocess.run(["bash", "-o", "pipefail", "-c", f"{command} {streams}"], stdout=subprocess.PIPE, check=False)
+    assert done.returncode == 0
+    assert run.manifest("filter") is not None
+    assert (json.loads(done.stdout)["read"] == 9) if shows else not done.stdout

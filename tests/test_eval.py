@@ -1,7 +1,9 @@
 """The eval stage on real tiny models: four models and the copy baseline, every file, resumable, honest about failures."""
 
 import json
+import os
 import shutil
+import signal
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ from conftest import make_tiny_model
 from finished_runs import recipe
 from generate_runs import Notes
 
-from seqdistill.errors import Incomplete, SeqdistillError, UsageError
+from seqdistill.errors import Incomplete, SeqdistillError, Stopped, UsageError
 from seqdistill.progress import Silent
 from seqdistill.recipe.tables import GenerateConfig, Recipe, TaskConfig, TeacherConfig
 from seqdistill.records import write_jsonl
@@ -141,6 +143,15 @@ def test_the_teacher_gets_each_prompt_twice_and_never_again(run: Run, plan: Reci
     usd = (teacher["prompt_tokens"] * 1.0 + teacher["completion_tokens"] * 2.0) / 1e6
     assert teacher["usd"] == pytest.approx(usd, abs=1e-6) and first.scores["models"]["student"]["usd"] is None
     assert first.scores["models"]["teacher"]["parameters"] is None
+
+
+def test_a_scheduler_that_stops_it_is_no_teacher_out_of_reach_and_nothing_is_paid_twice(run: Run, plan: Recipe) -> None:
+    with ChatServer(lambda number, _: os.kill(os.getpid(), signal.SIGTERM) if number == 5 else None) as server:
+        with pytest.raises(Stopped, match="SIGTERM"):
+            evaluate(run, served(plan, server), Silent())
+        assert 6 <= len(server.requests) < 48
+        evaluate(run, served(plan, server), Silent())
+        assert len(server.requests) == 48
 
 
 def test_the_student_is_shown_its_own_view(run: Run, plan: Recipe, tmp_path: Path) -> None:

@@ -168,12 +168,14 @@ def test_an_export_that_was_killed_or_is_repeated_takes_its_own_folder_again(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def killed(_model: Path, file: Path, *_: object) -> None:
-        file.with_name(f".{file.name}.a1b2c3d_.tmp").write_bytes(b"GG")
+        for name in (file.name, "source.json", "Modelfile"):
+            file.with_name(f".{name}.a1b2c3d_.tmp").write_bytes(b"GG")
         raise KeyboardInterrupt
 
     monkeypatch.setattr(gguf, "convert", killed)
     with pytest.raises(KeyboardInterrupt):
         api.export(run, "gguf:q8_0", out=tmp_path / "mine")
+    (tmp_path / "mine/source.json").unlink()  # killed earlier still
 
     def converted(_model: Path, file: Path, *_: object) -> None:
         with atomic_path(file) as temporary:

@@ -1,8 +1,11 @@
 """filter in several processes, or on Ray: the same bytes, the same errors."""
 
+import fcntl
+import multiprocessing
 import os
 import time
 from pathlib import Path
+from typing import IO
 
 import pytest
 from filter_runs import filtered, make_run, sample
@@ -63,3 +66,31 @@ def test_a_bad_line_read_by_another_process_is_named_all_the_same(tmp_path: Path
         file.write("{not json\n")
     with pytest.raises(UsageError, match=r"samples\.jsonl:4101: not JSON"):
         filtered(run, workers=2)
+
+
+HELD = list[IO[bytes]]()
+
+
+def hold_a_file(folder: Path) -> None:
+    """Keeps a file locked for as long as this process is there."""
+    HELD.append((folder / str(os.getpid())).open("wb"))
+    fcntl.flock(HELD[-1], fcntl.LOCK_EX)
+
+
+def have_it_done(folder: Path) -> None:
+    """Gives work to two processes, and does not come to an end."""
+    for _ in each(hold_a_file, [folder] * 2, FilterConfig(workers=2)):
+        (folder / "done").touch()
+        time.sleep(600)
+
+
+def test_worker_processes_end_with_the_one_they_work_for_however_it_ends(tmp_path: Path) -> None:
+    parent = multiprocessing.get_context("spawn").Process(target=have_it_done, args=(tmp_path,))
+    parent.start()
+    while not (tmp_path / "done").exists() and parent.is_alive():
+        time.sleep(0.01)
+    parent.kill()
+    parent.join()
+    for path in tmp_path.glob("[0-9]*"):
+        with path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)

@@ -146,18 +146,17 @@ def test_killed_at_12_random_moments_nothing_is_paid_twice_and_the_bytes_are_the
     assert (tmp_path / same).read_bytes() == (tmp_path / "whole" / same).read_bytes()
 
 
-def test_ctrl_c_exits_130_and_loses_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("how", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 1), (signal.SIGHUP, 1)])
+def test_what_stops_generate_loses_nothing_that_is_under_way(tmp_path: Path, how: signal.Signals, code: int) -> None:
     prompts_file(tmp_path, range(200))
     with ChatServer(seconds=0.01) as server:
-        few = ["--concurrency", "8"]  # most of what was sent is answered then, however slow the machine
-        child = Child(target=main_in_child, args=([*arguments(server, tmp_path), *few],))
-        assert killed_after(server, 60, signal.SIGINT, child) == 130
+        child = Child(target=main_in_child, args=([*arguments(server, tmp_path), "--concurrency", "8"],))
+        assert killed_after(server, 60, how, child) == code
         with Journal(tmp_path / "run/generate/journal.jsonl", writable=False) as journal:
-            done = len(journal)
-        assert 60 - 8 <= done <= 60
-        asked = len(server.requests)
+            assert 60 <= len(journal) == len(server.usages) < 200
+            assert not journal.spending.holds
         assert main(arguments(server, tmp_path)) == 0
-        assert len(server.requests) == asked + 200 - done
+        assert len(server.usages) == 200, "nothing is paid twice"
 
 
 def test_answers_that_came_with_the_interrupt_are_stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

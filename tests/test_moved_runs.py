@@ -102,6 +102,7 @@ READ_ONLY: list[tuple[list[str], int, str]] = [
     (["show"], 0, "INCONCLUSIVE"),
     (["run"], 0, ""),
     *(([stage], 0, "") for stage in STAGES),
+    (["generate", "--dry-run"], 0, ""),
     (["train", "--preflight"], 0, ""),
     (["train", "--preflight", "--set", "train.vocabulary=task"], 0, ""),
     (["train", *AGAIN], 1, "Permission denied"),

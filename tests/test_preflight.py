@@ -426,7 +426,7 @@ COMMAND = """
 import signal, sys, time
 from pathlib import Path
 from seqdistill.cli import main
-from seqdistill.console import Console
+from seqdistill.console import Console, open_streams
 start, advance, steps = Console.start, Console.advance, [-1000]
 def started(self, what, total, unit):
     start(self, what, total, unit)
@@ -441,6 +441,7 @@ def advanced(self, count=1, facts=None):
             time.sleep(0.01)
 Console.start, Console.advance = started, advanced
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
+open_streams()
 sys.exit(main(sys.argv[2:]))
 """
 
@@ -451,22 +452,25 @@ def test_signals_save_the_step_and_the_training_resumes_there(tiny_model: Path, 
     whole, stopped = (a_run(tmp_path / name, rows(16)) for name in ("whole", "stopped"))
     command = ["train", str(stopped.path), "--student", str(tiny_model), *flags]
     steps = []
-    for number, code in ((signal.SIGINT, 130), (signal.SIGTERM, 1)):
+    for number, code in ((signal.SIGINT, 130), (signal.SIGTERM, 1), (signal.SIGHUP, 1)):
         started = tmp_path / number.name
         process = subprocess.Popen(
             [sys.executable, "-c", COMMAND, str(started), *command], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
         while not started.exists() and process.poll() is None:
             time.sleep(0.01)
+        if number == signal.SIGHUP:  # its terminal is gone, as is a `tee` that the same Ctrl-C ended
+            assert process.stderr is not None
+            process.stderr.close()
         process.send_signal(number)
         Path(f"{started}.sent").write_text("")
         said = process.communicate()[1]
         assert process.returncode == code, said
-        assert "stopping after step" in said
+        assert "stopping after step" in said or number == signal.SIGHUP
         (checkpoint,) = stopped.file("train", ".work").glob("checkpoint-*")
         steps.append(int(checkpoint.name.removeprefix("checkpoint-")))
         assert stopped.manifest("train") is None
-    assert 0 < steps[0] < steps[1] < 40
+    assert 0 < steps[0] < steps[1] < steps[2] < 40
     assert main([*command, "-q"]) == main(["train", str(whole.path), *command[2:], "-q"]) == 0
     for file in ("model/model.safetensors", "log.jsonl"):
         assert whole.file("train", file).read_bytes() == stopped.file("train", file).read_bytes()

@@ -1,12 +1,14 @@
 """Records: lines that survive any text, files that appear whole, names that depend on content alone."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
 
 from seqdistill.errors import UsageError
 from seqdistill.files import atomic_folder, atomic_path, atomic_write
+from seqdistill.journal.storage import Journal
 from seqdistill.records import (
     check_messages,
     file_sha256,
@@ -71,6 +73,20 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> 
     assert [p.name for p in tmp_path.iterdir()] == ["out.txt"]
 
 
+@pytest.mark.parametrize("umask", [0o002, 0o022, 0o077])
+def test_files_and_folders_are_open_to_whom_the_umask_says(tmp_path: Path, umask: int) -> None:
+    before = os.umask(umask)
+    try:
+        write_json(tmp_path / "a.json", {})
+        with atomic_folder(tmp_path / "model") as folder:
+            (folder / "part").mkdir()
+        Journal(tmp_path / "journal.jsonl").close()
+    finally:
+        os.umask(before)
+    modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.iterdir()}
+    assert modes == {"a.json": 0o666 & ~umask, "model": 0o777 & ~umask, "journal.jsonl": 0o666 & ~umask}
+
+
 def test_names_depend_on_content_alone(tmp_path: Path) -> None:
     assert fingerprint({"a": 1, "b": [2]}) == fingerprint({"b": [2], "a": 1})
     messages = [{"role": "user", "content": "hi"}]
@@ -81,6 +97,9 @@ def test_names_depend_on_content_alone(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "a/x").write_text("1")
     before = file_sha256(tmp_path / "a")
+    for name in ("README.md", ".README.md.0a1b2c3d.tmp"):  # its card, and one whose writing was killed
+        (tmp_path / "a" / name).write_text("2")
+    assert file_sha256(tmp_path / "a") == before
     (tmp_path / "a/x").rename(tmp_path / "a/y")
     assert file_sha256(tmp_path / "a") != before
 

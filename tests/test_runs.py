@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from seqdistill.errors import SeqdistillError, UsageError
+from seqdistill.errors import Busy, SeqdistillError, UsageError
 from seqdistill.recipe.remembered import resolved_recipe
 from seqdistill.records import write_json
 from seqdistill.runs import Run, StageRecord
@@ -57,6 +57,19 @@ def test_without_a_manifest_a_stage_is_not_done(tmp_path: Path) -> None:
     assert caught.value.exit_code == 2
 
 
+@pytest.mark.parametrize(("owner", "stays"), [("this", False), (None, False), ("another", True)])
+def test_what_is_left_of_finished_work_is_removed_and_that_of_other_work_is_not(
+    tmp_path: Path, owner: str | None, stays: bool
+) -> None:
+    record = StageRecord(Run(tmp_path), "train", {"a": 1}, {})
+    work = tmp_path / "train/.work"
+    (work / "checkpoint-5").mkdir(parents=True)
+    if owner is not None:
+        (work / "fingerprint").write_text(record.fingerprint if owner == "this" else owner)
+    record.remove_work()
+    assert work.exists() == stays
+
+
 def test_a_second_process_on_a_stage_is_refused_by_name(tmp_path: Path) -> None:
     code = (
         "import sys, time; from pathlib import Path; from seqdistill.runs import Run\n"
@@ -67,7 +80,7 @@ def test_a_second_process_on_a_stage_is_refused_by_name(tmp_path: Path) -> None:
         assert other.stdout is not None
         assert other.stdin is not None
         assert other.stdout.readline() == "held\n"
-        with pytest.raises(SeqdistillError, match=rf"another process \(pid {other.pid} "), Run(tmp_path).locked("generate"):
+        with pytest.raises(Busy, match=rf"another process \(pid {other.pid} "), Run(tmp_path).locked("generate"):
             pass
         other.stdin.close()
     with Run(tmp_path).locked("generate"):

@@ -460,6 +460,9 @@ def test_a_scoring_that_was_stopped_continues_where_it_was(
     uninterrupted = score_targets(whole, recipe(tiny_model, teacher), 3, None, Silent())
     assert resumed.path.read_bytes() == uninterrupted.path.read_bytes()
     assert not run.file("targets", ".work").exists()
+    run.file("targets", ".work").mkdir()  # left by a process that was killed behind the manifest
+    assert score_targets(run, recipe(tiny_model, teacher), 3, None, Silent()).up_to_date
+    assert not run.file("targets", ".work").exists()
 
 
 def test_nothing_is_scored_for_a_temperature_that_no_normaliser_is_stored_at(

@@ -55,6 +55,16 @@ def test_stopped_and_killed_and_resumed_ends_with_the_same_bytes(
     assert replace(resumed, seconds=0, path=Path()) == replace(result, seconds=0, path=Path())
 
 
+def test_checkpoints_of_a_training_that_was_killed_behind_its_manifest_go_with_the_next_command(
+    trained: tuple[Run, TrainResult, Listener], tiny_model: Path
+) -> None:
+    run, *_ = trained
+    left = run.file("train", ".work") / "checkpoint-16"
+    left.mkdir(parents=True)
+    assert train(run, a_recipe(tiny_model), Silent()).up_to_date
+    assert not left.parent.exists()
+
+
 @pytest.mark.usefixtures("saves_every_step")
 def test_batches_grouped_by_length_are_the_same_after_resuming(tiny_model: Path, tmp_path: Path) -> None:
     rows = [sample(n, answer="word " * (1 + n * 7 % 11)) for n in range(16)]

@@ -11,7 +11,7 @@ from typer.exceptions import TyperException
 
 from seqdistill.cli import stages, tools  # noqa: F401 - they register their commands
 from seqdistill.cli.flags import app, interrupted
-from seqdistill.console import Console
+from seqdistill.console import Console, open_streams
 from seqdistill.errors import UsageError
 from seqdistill.version import __version__
 
@@ -50,4 +50,5 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run_from_shell() -> None:
     """The console script."""
+    open_streams()
     sys.exit(main())

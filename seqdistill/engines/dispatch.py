@@ -77,15 +77,23 @@ class Dispatcher:
     async def completions(self) -> AsyncIterator[Completion]:
         """Each completion as it comes; ends when the meter has no room for more and nothing is under way.
 
-        An error that ends all is raised once what is under way, and paid, has come too.
+        What ends all, an error or a first Ctrl-C, is raised once what is under way, and paid, has come too.
         """
         dispatching = self._start(self._dispatch())
         while self._left and (self._fatal is None or self._tasks or not self._done.empty()):
             try:
                 done = await self._done.get()
-            except asyncio.CancelledError:  # what has come is paid: it is handed on to be stored, and nothing more is sent
+            except asyncio.CancelledError as stopped:
                 dispatching.cancel()
-                while not self._done.empty():
+                if self._fatal is None:
+                    self._fatal = stopped
+                    if self._unsettled:
+                        self._pace.on_note(
+                            f"stopping: what was sent is paid, and comes first ({self._unsettled} requests); a second Ctrl-C "
+                            "stops at once"
+                        )
+                    continue
+                while not self._done.empty():  # what has come is handed on to be stored
                     if isinstance(left := self._done.get_nowait(), Completion):
                         yield left
                 raise

@@ -263,7 +263,6 @@ def _converted(gguf: Path, what: str) -> Path:
     with folder_beside(target) as half:
         model.save_pretrained(half)
         tokenizer.save_pretrained(half)
-        half.chmod(0o755)
         if not target.is_dir():
             half.replace(target)
     return target

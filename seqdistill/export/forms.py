@@ -20,7 +20,7 @@ from seqdistill.errors import UsageError
 from seqdistill.export import gguf
 from seqdistill.export.modelfile import Rendered, write_modelfile
 from seqdistill.export.written import note_written, written_outside
-from seqdistill.files import atomic_folder
+from seqdistill.files import atomic_folder, is_temporary
 from seqdistill.journal.asking import Asker, answers, failures, missing_requests, run_async
 from seqdistill.journal.budget import Source, spending
 from seqdistill.journal.prices import FREE
@@ -166,9 +166,8 @@ def _files(folder: Path) -> dict[str, Path]:
 
 def _check_own(folder: Path, form: str) -> None:
     """Raises UsageError for a folder of the user's own choice with anything in it but an earlier export in this form."""
-    held = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
-    file = _file(form)
-    others = {name for name in held - {file, *gguf.BESIDE, *gguf.OF_THE_RUN} if not name.startswith(f".{file}.")}
+    held = {path.name for path in folder.iterdir() if not is_temporary(path.name)} if folder.is_dir() else set()
+    others = held - {_file(form), *gguf.BESIDE, *gguf.OF_THE_RUN}
     if others or (held and not _is_source(folder / "source.json", form)):
         raise UsageError(
             f"{folder}: not empty, and no earlier export to {form}: it holds {min(others or held)}",

@@ -5,13 +5,14 @@ What it yields is in the journal before. Knows neither prompts nor samples.
 
 import asyncio
 import contextlib
+import signal
 import threading
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
 from seqdistill.engines import Answering, Completion, Engine, Pace, Request, neutralised, open_engine
-from seqdistill.errors import UsageError
+from seqdistill.errors import Stopped, UsageError
 from seqdistill.journal.budget import Budget, Source
 from seqdistill.journal.prices import FREE, TIER_EXAMPLE, shared_as_priced
 from seqdistill.journal.storage import Hold, Journal, request_key
@@ -236,6 +237,33 @@ class _Meter:
         self._journal.release(hold)
 
 
+async def _stoppable(work: Coroutine[Any, Any, Result]) -> Result:
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    caught: list[signal.Signals] = []
+    numbers = [n for n in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) is signal.SIG_DFL]
+
+    def stop(number: signal.Signals) -> None:
+        assert task is not None
+        caught.append(number)
+        loop.remove_signal_handler(number)
+        task.cancel()
+
+    for number in numbers:
+        with contextlib.suppress(ValueError, RuntimeError, NotImplementedError):  # in a thread, signals are the main thread's
+            loop.add_signal_handler(number, stop, number)
+    try:
+        return await work
+    except asyncio.CancelledError:
+        if not caught:
+            raise
+        raise Stopped(
+            f"stopped by {caught[0].name}; what was answered is kept", "run the same command again: it resumes"
+        ) from None
+    finally:
+        for number in numbers:
+            loop.remove_signal_handler(number)
+
+
 async def _sync_each_second(journal: Journal) -> None:
     while True:
         await asyncio.sleep(SYNC_SECONDS)
@@ -274,11 +302,14 @@ def answers(
 
 
 def run_async(work: Coroutine[Any, Any, Result]) -> Result:
-    """Runs a coroutine to its end: in a thread of its own where a loop runs already, as in a notebook."""
+    """Runs a coroutine to its end: in a thread of its own where a loop runs already, as in a notebook.
+
+    A first SIGTERM or SIGHUP ends it as Ctrl-C does, what is under way included, with Stopped; a second one kills.
+    """
     try:
         asyncio.get_running_loop()
     except RuntimeError:
-        return asyncio.run(work)
+        return asyncio.run(_stoppable(work))
     results: list[Result] = []
     errors: list[BaseException] = []
     loop = asyncio.new_event_loop()

@@ -115,7 +115,7 @@ class Journal:
         self.path = path
         if writable:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+            self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
         else:
             self._file = -1
         self._reader = path.open("rb")

@@ -10,7 +10,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from seqdistill.errors import UsageError
+from seqdistill.errors import Busy, UsageError
 from seqdistill.files import atomic_write
 from seqdistill.recipe.reading import Layer, check_secrets, check_tables, merge, read_recipe, relative_path, resolve, with_paths
 from seqdistill.recipe.tables import GenerateConfig, Recipe, flag
@@ -31,7 +31,7 @@ def resolved_recipe(
     as in a run that was moved, to the run. The task template is copied too. Flags of the tables that stages share are
     remembered, and so is the run's budget: `eval` knows the teacher and the cap that `generate` was started with. A recipe file
     passed again replaces them, table by table. `note` receives what is in effect without being passed, and that a recipe file
-    changed since it was copied. Nothing is kept without `keep`, nor when the block ends with a UsageError.
+    changed since it was copied. Nothing is kept without `keep`, nor when the block ends with a UsageError or Busy.
     """
     kept, notes = run / "recipe.toml", run / "run.json"
     memory = _memory(notes)
@@ -77,7 +77,7 @@ def resolved_recipe(
     _put(new, before)
     try:
         yield recipe
-    except UsageError:
+    except (UsageError, Busy):
         _put(before, new)
         raise
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from seqdistill.engines import Completion, Pace, Request
-from seqdistill.errors import Incomplete, SeqdistillError
+from seqdistill.errors import Incomplete, SeqdistillError, Stopped
 from seqdistill.journal.asking import Asker, answers, failures, missing_requests, run_async
 from seqdistill.journal.budget import spending
 from seqdistill.journal.repeated import cost_of_repeats
@@ -60,7 +60,7 @@ def ask_all(
                     progress.note(f"eval: {contestant.phrase}: {again}")
                 try:
                     failed = run_async(_ask(asker, contestant, requests, further, timing, recipe, progress))
-                except Incomplete:
+                except (Incomplete, Stopped):
                     raise
                 except SeqdistillError as error:
                     if contestant.role == "teacher":

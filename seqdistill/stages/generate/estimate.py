@@ -6,7 +6,7 @@ not paid for again.
 
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, replace
 
 from seqdistill.engines import Completion
@@ -60,7 +60,8 @@ def estimate(run: Run, recipe: Recipe, progress: Progress, probe: int = 0, check
         progress.note(
             f"generate: no answer of {', '.join(sorted(unknown))} is known: they are taken to be as long as max_tokens allows"
         )
-    write_json(run.file("generate", "estimate.json"), {"fingerprint": inputs.record.fingerprint, **asdict(result)})
+    with suppress(OSError):  # a run that cannot be written
+        write_json(run.file("generate", "estimate.json"), {"fingerprint": inputs.record.fingerprint, **asdict(result)})
     return result
 
 

@@ -1,6 +1,7 @@
 """Checkpoints of an unfinished training: when one is written, which one can be trusted, when they are deleted.
 
-One is also written when a person or a scheduler stops the training (Ctrl-C, SIGTERM), at the end of the step.
+One is also written when a person or a scheduler stops the training (Ctrl-C, SIGTERM), or its terminal ends (SIGHUP), at the end
+of the step.
 
 A checkpoint counts once its list of files, written last, agrees with what is there: one torn by a crash is ignored.
 """
@@ -24,6 +25,7 @@ SAVE_SECONDS = 60.0  # at most this much work is lost
 SAVE_SHARE = 0.05  # at most this share of the time goes into checkpoints
 COMPLETE = "complete.json"
 SETTINGS = "settings.json"  # what the checkpoints are of, for a person
+STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def work_folder(run: Run) -> Path:
@@ -133,10 +135,10 @@ def checkpointing(work: Path) -> Any:
 
 @contextlib.contextmanager
 def stopping(trainer: Any, progress: Progress) -> Iterator[None]:
-    """While it lasts, SIGINT and SIGTERM let the step end and save a checkpoint; a second SIGINT acts at once.
+    """While it lasts, SIGINT, SIGTERM and SIGHUP let the step end and save a checkpoint; a second SIGINT acts at once.
 
-    Then raises KeyboardInterrupt for SIGINT and Stopped for SIGTERM. A signal that is ignored stays so. Outside the
-    main thread signals cannot be caught, and nothing changes.
+    Then raises KeyboardInterrupt for SIGINT and Stopped for the others. A signal that is ignored stays so, as under `nohup`.
+    Outside the main thread signals cannot be caught, and nothing changes.
     """
     from transformers import TrainerCallback
 
@@ -162,15 +164,16 @@ def stopping(trainer: Any, progress: Progress) -> Iterator[None]:
             if anywhere(signal.SIGINT in caught):
                 raise KeyboardInterrupt
             if anywhere(bool(caught)):
+                by = signal.Signals(caught[0]).name if caught else "a signal"  # that another process has caught
                 raise Stopped(
-                    f"train: stopped by SIGTERM; step {state.global_step} is saved",
+                    f"train: stopped by {by}; step {state.global_step} is saved",
                     "run the same command again: it resumes there",
                 )
 
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.getsignal(number) for number in STOPPING}
     trainer.add_callback(Stopping())
     try:
         for number, handler in before.items():

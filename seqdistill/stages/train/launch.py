@@ -22,6 +22,7 @@ from seqdistill.errors import SeqdistillError, Stopped, UsageError
 from seqdistill.progress import Progress
 from seqdistill.recipe.tables import Recipe, TrainConfig
 from seqdistill.runs import Run
+from seqdistill.stages.train.checkpoints import STOPPING
 
 MARK = "seqdistill "  # begins a line of the first process that is meant for us
 REPORTED = (UsageError, Stopped)  # kinds of error that a process names; any other is a SeqdistillError
@@ -206,7 +207,7 @@ def _followed(process: "subprocess.Popen[str]", progress: Progress) -> BaseExcep
         process.send_signal(number)
 
     main = threading.current_thread() is threading.main_thread()
-    numbers = [n for n in (signal.SIGINT, signal.SIGTERM) if main and signal.getsignal(n) is not signal.SIG_IGN]
+    numbers = [n for n in STOPPING if main and signal.getsignal(n) is not signal.SIG_IGN]
     before = {number: signal.signal(number, pass_on) for number in numbers}
     try:
         for line in process.stdout or ():

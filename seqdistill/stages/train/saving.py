@@ -67,8 +67,9 @@ def write_model(trainer: Any, base: ModelConfig, end_of_turn: int, out: Path) ->
     write_processor(base, half)
     (half / "training_args.bin").unlink(missing_ok=True)  # a pickle with this machine's paths
     loads_in = write_for_both(half)
+    mode = half.stat().st_mode & 0o777  # what the umask leaves to others: safetensors leaves them nothing
     for part in half.rglob("*"):
-        part.chmod(0o755 if part.is_dir() else 0o644)
+        part.chmod(mode if part.is_dir() else mode & 0o666)
     if out.exists():
         out.rename(old)
     half.rename(out)

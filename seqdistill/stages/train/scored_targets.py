@@ -63,6 +63,7 @@ def score_targets(run: Run, recipe: Recipe, top: int, model: str | None, progres
         record = StageRecord(run, "targets", settings, {**files, **view_files(run, recipe)})
         path, work = run.file("targets", "targets.parquet"), run.file("targets", ".work")
         if record.up_to_date():
+            record.remove_work()
             return _result(run, up_to_date=True)
         if model is None and (others := len(recipe.teachers) - 1) > 0:
             progress.note(f"targets: {teacher.model} scores all rows, those of {others} other teachers too; --model chooses")

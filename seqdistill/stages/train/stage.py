@@ -71,6 +71,8 @@ def train(run: Run, recipe: Recipe, progress: Progress, *, by_launcher: bool = F
     if record.up_to_date():
         if not (run.file("train", "model") / "README.md").exists():  # killed before it was written
             write_model_card(run)
+        if run.at_work("train") is None:
+            record.remove_work()
         return _result(run, up_to_date=True)
     template = load_template(recipe.task.template)
     if wants_launch(recipe.train) and not (by_launcher or launched()):
