@@ -108,18 +108,21 @@ def test_new_adapters_are_trained_on_a_trained_student_and_found_again(tiny_mode
         torch.testing.assert_close(again, model.eval()(tokens).logits)
 
 
+@pytest.mark.parametrize("method", ["sequence", "preference"])
 def test_a_stopped_training_of_adapters_ends_with_the_same_bytes(
-    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
     monkeypatch.setattr(checkpoints, "SAVE_SECONDS", 0.0)
     monkeypatch.setattr(checkpoints, "SAVE_SHARE", float("inf"))
-    recipe = a_recipe(tiny_model, ARGS, lora=LoraConfig(r=2, dropout=0.2))
+    recipe = a_recipe(tiny_model, ARGS, lora=LoraConfig(r=2, dropout=0.2), method=method)
     whole = train(a_run(tmp_path / "whole", rows(8)), recipe, Silent())
     run = a_run(tmp_path / "stopped", rows(8))
     with pytest.raises(KeyboardInterrupt):
         train(run, recipe, Impatient(at_step=6))
     assert list(run.file("train", ".work").glob("checkpoint-*/adapter_model.safetensors"))
     assert sha256(train(run, recipe, Silent()).path / "model.safetensors") == sha256(whole.path / "model.safetensors")
+    files = {file.name for file in run.file("train", "adapter").iterdir()}
+    assert files == {"adapter_model.safetensors", "adapter_config.json"}, "no copy of them for a reference"
 
 
 @pytest.mark.parametrize(

@@ -216,6 +216,8 @@ def build(setup: TrainingSetup, callbacks: Sequence[Any]) -> Any:
         processing_class=setup.tokenizer,
         callbacks=[*callbacks, _keeping(setup)],
     )
+    if reference is None:  # TRL copies the adapters for it; a checkpoint of two adapters is resumed without the trained one
+        setup.model.delete_adapter("ref")
     if arguments.precompute_ref_log_probs:
         _check_tokens(trainer, setup)
     else:

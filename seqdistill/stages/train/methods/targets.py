@@ -187,7 +187,7 @@ def _write_row(
         if cut:
             share = float(numpy.exp(numpy.asarray(values)[known]).sum())
             targets.found[place] = share > 0
-            targets.logprobs[place] -= numpy.log(share) if share > 0 else 0.0
+            targets.logprobs[place] = targets.logprobs[place] - numpy.log(share) if share > 0 else 0.0  # a number for the loss
 
 
 def _allocated(rows: Sequence[Row], width: int, folder: Path) -> Targets:
