@@ -23,6 +23,9 @@ from seqdistill.stages.train.ready import check
 from seqdistill.stages.train.stage import train
 
 
+GROUPED = {"train_sampling_strategy": "group_by_length"}
+
+
 def rows(**keys: Any) -> dict[str, list[Sample]]:
     """Four rows of two prompts and two teachers, with references and reasoning."""
     train_rows = [
@@ -297,6 +300,11 @@ def test_a_student_with_a_configured_template_is_prompted_as_its_pairs_are_train
         ({"method": "on_policy", "args": {"label_smoothing_factor": 0.1}}, {}, r"no part of method = 'on_policy'"),
         ({"method": "preference", "args": {"label_smoothing_factor": 0.1}}, {}, r"no part of method = 'preference'"),
         ({"method": "preference", "args": {"loss_type": "ipo"}}, {}, r"expected list"),
+        ({"method": "preference", "args": GROUPED}, {}, r"= 'group_by_length' with method = 'preference': a pair has two"),
+        ({"method": "on_policy", "args": GROUPED}, {}, r"= 'group_by_length' with method = 'on_policy': TRL draws"),
+        ({"method": "preference", "lora": LoraConfig(r=2, dropout=0.2)}, {}, r"dropout = 0.2 with method = 'preference'"),
+        ({"edited_weight": 2.0, "args": {"packing": True}}, {}, r"packing = True with weights of rows"),
+        ({"args": {"router_aux_loss_coef": 0.1}}, {}, r"router_aux_loss_coef = 0.1: .* has no experts"),
         ({"teacher_weights": {"t": 0.5}, "args": {"loss_type": "dft"}}, {}, r"loss_type = 'dft' with weights of rows"),
         (
             {"method": "on_policy", "args": {"chat_template_kwargs": {"enable_thinking": True}}},

@@ -97,8 +97,9 @@ def check_mixing(config: TrainConfig, prompts: Sequence[Prompt], teachers: Colle
 
 
 def weighs_rows(config: TrainConfig) -> bool:
-    """Whether rows will count more or less than 1. Rows that people edited are not known before they are there."""
+    """Whether rows may count more or less than 1: which of them people edit is not known before they are there."""
     weights = [config.reference_weight or 1, config.rationale_weight if config.rationale == "multitask" else 1]
+    weights.append(config.edited_weight)
     return any(weight != 1 for weight in (*weights, *config.teacher_weights.values()))
 
 

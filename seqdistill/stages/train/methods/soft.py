@@ -47,7 +47,9 @@ def soft_loss(logits: Any, ids: Any, logprobs: Any, temperature: float, rest: bo
     likeliest, whole = scaled.gather(-1, ids).to(precise), scaled.logsumexp(-1).to(precise)
     logprobs = logprobs.to(precise)
     if not rest:
-        likeliest = likeliest.masked_fill(logprobs.isneginf(), torch.finfo(precise).min)  # else a token counts for each of these
+        likeliest = likeliest.masked_fill(
+            logprobs.isneginf(), torch.finfo(precise).min
+        )  # else a token counts for each of these
         loss = _divergence(logprobs.log_softmax(-1), likeliest.log_softmax(-1))
         return temperature**2 * loss.to(scaled.dtype)
     loss = _divergence(logprobs, likeliest - whole[:, None])
