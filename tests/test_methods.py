@@ -22,7 +22,6 @@ from seqdistill.stages.train.mixing import RATIONALE, mixed
 from seqdistill.stages.train.ready import check
 from seqdistill.stages.train.stage import train
 
-
 GROUPED = {"train_sampling_strategy": "group_by_length"}
 
 
@@ -45,6 +44,14 @@ def test_references_are_extra_rows_or_take_the_place_of_the_teacher_s() -> None:
     assert extra.weights == {"p0:reference": 0.5, "p1:reference": 0.5} and extra.counts == {"references": 2}
     alone = mixed(rows(), TrainConfig(reference_weight=1.0, references="replace"))
     assert texts(alone.train) == ["Reference p0.", "Reference p1."] and not alone.weights
+
+
+def test_references_take_no_place_of_a_row_that_a_person_edited() -> None:
+    edited = rows()
+    edited["train"][1] = replace(edited["train"][1], finish_reason=HUMAN)
+    found = mixed(edited, TrainConfig(reference_weight=1.0, references="replace", edited_weight=2.0))
+    assert texts(found.train) == ["Answer 1.", "Reference p0.", "Reference p1."]
+    assert found.weights == {"p0:t1:0": 2.0} and found.counts == {"edited": 1, "references": 2}
 
 
 def test_weights_are_those_of_teacher_and_edit_together() -> None:
