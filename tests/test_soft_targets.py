@@ -29,7 +29,7 @@ from seqdistill.runs import Run
 from seqdistill.stages.generate.stage import generate
 from seqdistill.stages.train.early import check_settings
 from seqdistill.stages.train.methods.soft import soft_loss
-from seqdistill.stages.train.methods.targets import _allocated, _write_row
+from seqdistill.stages.train.methods.targets import UNREASONED, _allocated, _write_row
 from seqdistill.stages.train.rendering import Row
 from seqdistill.stages.train.scored_targets import score_targets
 from seqdistill.stages.train.stage import train
@@ -164,6 +164,20 @@ def test_the_loss_is_finite_where_fewer_tokens_are_stored_and_where_the_teacher_
     assert torch.isfinite(loss).all() and logits.grad is not None and torch.isfinite(logits.grad).all()
     everything = torch.arange(9).expand(2, 9)
     assert soft_loss(logits, everything, logits.detach().log_softmax(-1), 1.0).tolist() == pytest.approx([0, 0], abs=1e-6)
+
+
+def test_answers_that_were_scored_without_the_reasoning_that_is_trained_before_them_have_no_targets(
+    teacher: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    rows = [sample(0), *(sample(n, reasoning="They say so.") for n in (1, 2))]
+    run = filter_runs.filtered_run(tmp_path / "run", {"train.jsonl": rows, "validation.jsonl": []})
+    score_targets(run, recipe(tiny_model, teacher), 8, None, Silent())
+    thinking = recipe(tiny_model, teacher, {"max_steps": 1}, reasoning=True)
+    train(run, thinking, Silent())
+    assert (run.manifest("train") or {})["method"]["targets"] == {"rows": 1, "text_only": {UNREASONED: 2}}
+    score_targets(run, thinking, 8, None, Silent())
+    train(run, thinking, Silent())
+    assert (run.manifest("train") or {})["method"]["targets"] == {"rows": 3, "text_only": {}}
 
 
 @pytest.mark.parametrize("approximate", [False, True])
