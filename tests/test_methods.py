@@ -160,6 +160,14 @@ def test_sft_is_another_word_for_sequence(tiny_model: Path, tmp_path: Path) -> N
 # --- learning from what the student writes -----------------------------------------------------------------------------------
 
 
+def test_fewer_prompts_than_a_step_of_on_policy_takes_are_named_with_what_to_lower(tiny_model: Path, tmp_path: Path) -> None:
+    run = a_run(tmp_path, [sample(n) for n in range(3)], [])
+    size = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 2}
+    with pytest.raises(UsageError, match=r"no training step: 3 rows, batches of 4, and the trainer drops") as caught:
+        train(run, a_recipe(tiny_model, str(tiny_model), size, method="on_policy"), Silent())
+    assert "per_device_train_batch_size" in caught.value.hint
+
+
 @pytest.mark.parametrize("beta", [0.0, 1.0])
 def test_on_policy_brings_the_student_s_distribution_to_its_teacher_s(tiny_model: Path, tmp_path: Path, beta: float) -> None:
     from test_soft_targets import divergence

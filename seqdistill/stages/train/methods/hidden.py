@@ -18,6 +18,7 @@ from seqdistill.stages.train.reading import Read
 from seqdistill.stages.train.shrink import Cut, recorded_cuts
 from seqdistill.stages.train.student import Student
 from seqdistill.stages.train.vocabulary import restrict_teacher
+from seqdistill.tasks.templates import load_template
 
 TERMS = ("features", "attention", "relations", "distances")
 KEYS = frozenset((*TERMS, "features_loss", "attention_loss"))
@@ -138,6 +139,12 @@ def with_terms(setup: TrainingSetup, loss: Callable[[Step], Any]) -> Callable[[S
     teacher, layers = _teacher(setup)
     setup.beside.append(teacher)
     theirs, own = Watched(teacher, layers, weights), Watched(setup.model, range(len(layers)), weights)
+    template = load_template(setup.recipe.task.template)
+    if template.teacher != template.student:
+        setup.checked.notes.append(
+            f"{', '.join(weights)}: compared with the teacher as it reads the student's prompt, without its own view in the "
+            f"task's template; soft and on_policy learn from what it computes after that"
+        )
 
     def losses(step: Step) -> Any:  # -> (N)
         import torch
