@@ -217,6 +217,21 @@ def test_a_part_s_fewer_steps_have_the_same_shares(tmp_path: Path, args: dict[st
     assert [for_part(recipe, part, whole, []).train.args for part in parts_of(0)[:3:2]] == [args, of_a_quarter]
 
 
+@pytest.mark.parametrize(
+    ("settings", "cut_anew"),
+    [({}, True), ({"vocabulary": "task"}, False), ({"width": 0.5}, False), ({"vocabulary": "task", "features": 1.0}, True)],
+    ids=str,
+)
+def test_a_part_begins_with_the_whole_s_student_where_the_rows_decide_what_is_cut(
+    tmp_path: Path, settings: dict[str, Any], cut_anew: bool
+) -> None:
+    recipe = Recipe(student=StudentConfig(model="shrink:2"), train=TrainConfig(**settings))
+    found = for_part(recipe, parts_of(0)[1], Member("all", Run(tmp_path), recipe), [])
+    base = str(tmp_path / "train" / "base")
+    wanted = ("shrink:2", recipe.train.vocabulary) if cut_anew else (base, "all")
+    assert (found.student.model, found.train.vocabulary, found.train.width) == (*wanted, 1.0)
+
+
 def test_what_no_row_of_a_part_has_is_left_out_of_its_recipe() -> None:
     config = TrainConfig(
         teacher_weights={"t": 2.0, "u": 0.5}, reference_weight=0.5, references="replace", rationale="multitask"

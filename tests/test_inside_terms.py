@@ -195,9 +195,15 @@ def test_a_student_that_was_cut_twice_is_compared_with_the_layers_of_the_teacher
 
 
 @pytest.mark.parametrize(
-    ("kind", "terms"), [("gemma4_text", {"features": 1.0, "relations": 1.0}), ("mamba", {"features": 1.0})]
+    ("kind", "terms"),
+    [
+        ("gemma4_text", {"features": 1.0, "relations": 1.0}),  # no one head size in its config
+        ("mamba", {"features": 1.0}),
+        ("gemma3n_text", {"features": 1.0, "distances": 1.0}),  # several streams of hidden states
+        ("deepseek_v4", {"features": 1.0, "distances": 1.0}),
+    ],
 )
-def test_terms_of_a_family_whose_config_has_no_one_head_size(tmp_path: Path, kind: str, terms: dict[str, float]) -> None:
+def test_terms_of_a_family_that_keeps_its_inside_in_another_form(tmp_path: Path, kind: str, terms: dict[str, float]) -> None:
     tokenizer = chat_tokenizer(CHATML, eos="<|im_end|>")
     teacher = make_architecture(kind, tokenizer, tmp_path / kind, [tokenizer.eos_token_id])
     run = a_run(tmp_path / "run", [sample(n) for n in range(3)], [])

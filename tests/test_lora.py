@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from architectures import make_architecture
 from test_preflight import a_recipe, a_run, rows
 from test_vocabulary import bpe_model
 from train_runs import Impatient, sha256, weights
@@ -15,6 +16,7 @@ from seqdistill.errors import UsageError
 from seqdistill.progress import Silent
 from seqdistill.recipe.tables import LoraConfig
 from seqdistill.stages.train import checkpoints
+from seqdistill.stages.train.early import check_settings
 from seqdistill.stages.train.lora import loaded_student, merged, without_adapters
 from seqdistill.stages.train.ready import check
 from seqdistill.stages.train.stage import train
@@ -108,18 +110,22 @@ def test_new_adapters_are_trained_on_a_trained_student_and_found_again(tiny_mode
         torch.testing.assert_close(again, model.eval()(tokens).logits)
 
 
+@pytest.mark.parametrize("method", ["sequence", "preference"])
 def test_a_stopped_training_of_adapters_ends_with_the_same_bytes(
-    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
     monkeypatch.setattr(checkpoints, "SAVE_SECONDS", 0.0)
     monkeypatch.setattr(checkpoints, "SAVE_SHARE", float("inf"))
-    recipe = a_recipe(tiny_model, ARGS, lora=LoraConfig(r=2, dropout=0.2))
+    adapters = LoraConfig(r=2, dropout=0.0 if method == "preference" else 0.2)
+    recipe = a_recipe(tiny_model, ARGS, lora=adapters, method=method)
     whole = train(a_run(tmp_path / "whole", rows(8)), recipe, Silent())
     run = a_run(tmp_path / "stopped", rows(8))
     with pytest.raises(KeyboardInterrupt):
         train(run, recipe, Impatient(at_step=6))
     assert list(run.file("train", ".work").glob("checkpoint-*/adapter_model.safetensors"))
     assert sha256(train(run, recipe, Silent()).path / "model.safetensors") == sha256(whole.path / "model.safetensors")
+    files = {file.name for file in run.file("train", "adapter").iterdir()}
+    assert files == {"adapter_model.safetensors", "adapter_config.json"}, "no copy of them for a reference"
 
 
 @pytest.mark.parametrize(
@@ -133,6 +139,19 @@ def test_a_stopped_training_of_adapters_ends_with_the_same_bytes(
 def test_adapters_that_cannot_be_trained_are_refused(tiny_model: Path, tmp_path: Path, lora: LoraConfig, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         train(a_run(tmp_path), a_recipe(tiny_model, ARGS, lora=lora), Silent())
+
+
+def test_a_dropout_that_the_adapters_of_experts_do_not_take_is_named_before_the_teacher_is_prompted(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    model = make_architecture("qwen3_moe", tokenizer, tmp_path / "experts", [tokenizer.eos_token_id])
+    recipe = a_recipe(model, ARGS, lora=LoraConfig(r=2, dropout=0.2))
+    for refusing in (lambda: train(a_run(tmp_path / "run"), recipe, Silent()), lambda: check_settings(recipe)):
+        with pytest.raises(UsageError, match=r"\[train.lora\] dropout = 0.2: "):
+            refusing()
 
 
 def test_without_a_rank_the_fingerprint_knows_no_adapters(tiny_model: Path, tmp_path: Path) -> None:

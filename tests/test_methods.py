@@ -22,6 +22,8 @@ from seqdistill.stages.train.mixing import RATIONALE, mixed
 from seqdistill.stages.train.ready import check
 from seqdistill.stages.train.stage import train
 
+GROUPED = {"train_sampling_strategy": "group_by_length"}
+
 
 def rows(**keys: Any) -> dict[str, list[Sample]]:
     """Four rows of two prompts and two teachers, with references and reasoning."""
@@ -42,6 +44,14 @@ def test_references_are_extra_rows_or_take_the_place_of_the_teacher_s() -> None:
     assert extra.weights == {"p0:reference": 0.5, "p1:reference": 0.5} and extra.counts == {"references": 2}
     alone = mixed(rows(), TrainConfig(reference_weight=1.0, references="replace"))
     assert texts(alone.train) == ["Reference p0.", "Reference p1."] and not alone.weights
+
+
+def test_references_take_no_place_of_a_row_that_a_person_edited() -> None:
+    edited = rows()
+    edited["train"][1] = replace(edited["train"][1], finish_reason=HUMAN)
+    found = mixed(edited, TrainConfig(reference_weight=1.0, references="replace", edited_weight=2.0))
+    assert texts(found.train) == ["Answer 1.", "Reference p0.", "Reference p1."]
+    assert found.weights == {"p0:t1:0": 2.0} and found.counts == {"edited": 1, "references": 2}
 
 
 def test_weights_are_those_of_teacher_and_edit_together() -> None:
@@ -148,6 +158,14 @@ def test_sft_is_another_word_for_sequence(tiny_model: Path, tmp_path: Path) -> N
 
 
 # --- learning from what the student writes -----------------------------------------------------------------------------------
+
+
+def test_fewer_prompts_than_a_step_of_on_policy_takes_are_named_with_what_to_lower(tiny_model: Path, tmp_path: Path) -> None:
+    run = a_run(tmp_path, [sample(n) for n in range(3)], [])
+    size = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 2}
+    with pytest.raises(UsageError, match=r"no training step: 3 rows, batches of 4, and the trainer drops") as caught:
+        train(run, a_recipe(tiny_model, str(tiny_model), size, method="on_policy"), Silent())
+    assert "per_device_train_batch_size" in caught.value.hint
 
 
 @pytest.mark.parametrize("beta", [0.0, 1.0])
@@ -297,6 +315,11 @@ def test_a_student_with_a_configured_template_is_prompted_as_its_pairs_are_train
         ({"method": "on_policy", "args": {"label_smoothing_factor": 0.1}}, {}, r"no part of method = 'on_policy'"),
         ({"method": "preference", "args": {"label_smoothing_factor": 0.1}}, {}, r"no part of method = 'preference'"),
         ({"method": "preference", "args": {"loss_type": "ipo"}}, {}, r"expected list"),
+        ({"method": "preference", "args": GROUPED}, {}, r"= 'group_by_length' with method = 'preference': a pair has two"),
+        ({"method": "on_policy", "args": GROUPED}, {}, r"= 'group_by_length' with method = 'on_policy': TRL draws"),
+        ({"method": "preference", "lora": LoraConfig(r=2, dropout=0.2)}, {}, r"dropout = 0.2 with method = 'preference'"),
+        ({"edited_weight": 2.0, "args": {"packing": True}}, {}, r"packing = True with weights of rows"),
+        ({"args": {"router_aux_loss_coef": 0.1}}, {}, r"router_aux_loss_coef = 0.1: .* has no experts"),
         ({"teacher_weights": {"t": 0.5}, "args": {"loss_type": "dft"}}, {}, r"loss_type = 'dft' with weights of rows"),
         (
             {"method": "on_policy", "args": {"chat_template_kwargs": {"enable_thinking": True}}},

@@ -29,6 +29,8 @@ from seqdistill.runs import Run
 from seqdistill.stages.generate.stage import generate
 from seqdistill.stages.train.early import check_settings
 from seqdistill.stages.train.methods.soft import soft_loss
+from seqdistill.stages.train.methods.targets import UNREASONED, _allocated, _write_row
+from seqdistill.stages.train.rendering import Row
 from seqdistill.stages.train.scored_targets import score_targets
 from seqdistill.stages.train.stage import train
 
@@ -142,6 +144,12 @@ def test_without_the_rest_the_loss_is_that_of_the_distributions_over_the_likelie
     p, q = ((part / 2.0).gather(-1, ids).log_softmax(-1) for part in (full, logits))
     wanted = 4 * (p.exp() * (p - q)).sum(-1)
     torch.testing.assert_close(soft_loss(logits, ids, values / 2.0, 2.0, rest=False), wanted)
+    filled = torch.cat([ids, ids[:, :1].expand(5, 3)], -1), torch.cat([values / 2.0, torch.full((5, 3), -torch.inf)], -1)
+    own = logits.clone().requires_grad_()
+    loss = soft_loss(own, *filled, 2.0, rest=False)
+    torch.testing.assert_close(loss, wanted, msg="where fewer are stored than at other tokens")
+    loss.sum().backward()
+    assert own.grad is not None and torch.isfinite(own.grad).all()
 
 
 def test_the_loss_is_finite_where_fewer_tokens_are_stored_and_where_the_teacher_is_certain() -> None:
@@ -156,6 +164,40 @@ def test_the_loss_is_finite_where_fewer_tokens_are_stored_and_where_the_teacher_
     assert torch.isfinite(loss).all() and logits.grad is not None and torch.isfinite(logits.grad).all()
     everything = torch.arange(9).expand(2, 9)
     assert soft_loss(logits, everything, logits.detach().log_softmax(-1), 1.0).tolist() == pytest.approx([0, 0], abs=1e-6)
+
+
+def test_answers_that_were_scored_without_the_reasoning_that_is_trained_before_them_have_no_targets(
+    teacher: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    rows = [sample(0), *(sample(n, reasoning="They say so.") for n in (1, 2))]
+    run = filter_runs.filtered_run(tmp_path / "run", {"train.jsonl": rows, "validation.jsonl": []})
+    score_targets(run, recipe(tiny_model, teacher), 8, None, Silent())
+    thinking = recipe(tiny_model, teacher, {"max_steps": 1}, reasoning=True)
+    train(run, thinking, Silent())
+    assert (run.manifest("train") or {})["method"]["targets"] == {"rows": 1, "text_only": {UNREASONED: 2}}
+    score_targets(run, thinking, 8, None, Silent())
+    train(run, thinking, Silent())
+    assert (run.manifest("train") or {})["method"]["targets"] == {"rows": 3, "text_only": {}}
+
+
+@pytest.mark.parametrize("approximate", [False, True])
+def test_a_place_where_a_cut_vocabulary_has_none_of_the_likeliest_leaves_the_gradient_whole(
+    tmp_path: Path, approximate: bool
+) -> None:
+    import numpy
+    import torch
+
+    row = Row("a", [0, 1, 2], start=1, answer=1)
+    targets = _allocated([row], 2, tmp_path)
+    likeliest = [numpy.log([0.6, 0.3])] * 2
+    _write_row(targets, 0, [[5, 6], [5, 7]], likeliest, numpy.array([0, 1, 2, 3, 4, 1, -1, 2]), cut=True)
+    lost = _allocated([row], 2, tmp_path)
+    _write_row(lost, 0, [[6, 8], [5, 7]], likeliest, numpy.array([0, 1, 2, 3, 4, 1, -1, 2, -1]), cut=True)
+    assert targets.found.tolist() == [True, True] and lost.found.tolist() == [False, True]
+    logits = torch.randn(2, 5, requires_grad=True)
+    ids, logprobs, _ = lost.of(0, 2)
+    soft_loss(logits, ids, logprobs, 1.0, rest=not approximate).sum().backward()
+    assert logits.grad is not None and torch.isfinite(logits.grad).all()
 
 
 def divergence(student: Path, teacher: Path, rows: list[Sample]) -> float:

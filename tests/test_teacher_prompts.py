@@ -10,9 +10,10 @@ from train_runs import a_recipe, a_run, sample
 
 from seqdistill.errors import UsageError
 from seqdistill.progress import Silent
-from seqdistill.recipe.tables import Recipe, TaskConfig
+from seqdistill.recipe.tables import Recipe, TaskConfig, TrainConfig
 from seqdistill.records import write_jsonl
 from seqdistill.stages.train.methods.teacher_prompts import OwnView
+from seqdistill.stages.train.ready import check
 from seqdistill.stages.train.stage import record_of, train
 
 ARGS = {"max_steps": 1, "per_device_train_batch_size": 4, "max_completion_length": 8}
@@ -40,6 +41,17 @@ def test_on_policy_learns_what_the_teacher_s_instructions_change(
     assert record_of(run, recipe).up_to_date()
     (tmp_path / "task.toml").write_text((tmp_path / "task.toml").read_text().replace("ten", "two"))
     assert record_of(run, recipe).up_to_date() != learns
+
+
+@pytest.mark.parametrize(("teacher", "noted"), [("", False), ('system = "Say it in ten words."', True)])
+def test_terms_over_the_teacher_s_inside_say_that_it_reads_the_student_s_prompt(
+    tiny_model: Path, tmp_path: Path, teacher: str, noted: bool
+) -> None:
+    recipe = on_policy(tiny_model, tmp_path, teacher)
+    terms = TrainConfig(features=1.0, attention=0.5, layers="0,3", args={"max_steps": 1})
+    recipe = replace(recipe, student=replace(recipe.student, model="shrink:2"), train=terms)
+    notes = check(a_run(tmp_path / "run", [sample(n) for n in range(4)], []), recipe, Silent()).notes
+    assert any(note.startswith("features, attention: compared with the teacher as it reads") for note in notes) == noted
 
 
 def test_the_teacher_s_answer_is_computed_behind_its_own_prompt_and_no_other(tmp_path: Path) -> None:

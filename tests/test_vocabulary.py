@@ -330,6 +330,14 @@ def test_stored_targets_are_renumbered_and_shared_by_the_likeliest_tokens_that_a
     assert loss == pytest.approx(sum(divergences) / len(divergences), abs=2e-5) and loss > 0.005
 
 
+def test_an_approximation_over_the_likeliest_tokens_that_are_left_is_of_these_alone(
+    scored: Run, whole: Path, tmp_path: Path
+) -> None:
+    run = soft(scored, tmp_path / "run", "shrink:4", whole, approximate=True)
+    loss = json.loads(run.file("train", "log.jsonl").read_text().splitlines()[0])["loss"]
+    assert loss == pytest.approx(0, abs=2e-5), "the student is the whole teacher, but for the cut tokens"
+
+
 def test_a_student_that_was_cut_before_still_learns_from_its_teacher_s_targets(
     scored: Run, whole: Path, tmp_path: Path
 ) -> None:

@@ -12,6 +12,7 @@ from seqdistill.family.members import Member, link
 from seqdistill.recipe.tables import Recipe, TrainConfig
 from seqdistill.records import Sample, read_jsonl, read_samples, write_jsonl
 from seqdistill.runs import Run, StageRecord
+from seqdistill.stages.train.methods import hidden
 
 FOLDER = "curve"
 WHOLE = 8  # eighths
@@ -58,7 +59,8 @@ def for_part(recipe: Recipe, part: Part, whole: Member, rows: Sequence[Sample]) 
     `rows` are the part's: what the recipe says of teachers, references or reasoning that none of them has is left out.
     """
     student, config = recipe.student, applicable(recipe.train, rows)
-    if config.width < 1:  # its neurons are chosen by the rows; a vocabulary is chosen by all that the teacher wrote
+    by_rows = config.width < 1 or (config.vocabulary == "task" and not hidden.term_weights(config))
+    if by_rows:  # neurons, and the tokens of references and edits; the terms take the student's layers by its own cut
         student = replace(student, model=str(whole.run.file("train", "base").absolute()), revision=None)
         config = replace(config, vocabulary="all", width=1.0, layers=TrainConfig.layers)
     elif layers := ((whole.run.manifest("train") or {}).get("student") or {}).get("layers"):

@@ -135,10 +135,10 @@ def _check_read(
 def _check_parts(recipe: Recipe, student: Student) -> None:
     """Raises UsageError for a student that cannot be cut or get adapters so, as far as its modules without weights show."""
     config = recipe.train
-    targets = config.lora.target_modules if config.lora.r else []
+    adapters = config.lora.r is not None and bool(config.lora.target_modules or config.lora.dropout)
     wanted = config.args.get("model_init_kwargs") or {}
     loading = {name: value for name, value in wanted.items() if name in ("attn_implementation", "dtype")}
-    if not (student.is_cut or targets or loading):
+    if not (student.is_cut or adapters or loading):
         return
     try:
         model = skeleton(student.source, **loading)
@@ -152,5 +152,5 @@ def _check_parts(recipe: Recipe, student: Student) -> None:
             shortened(model.config, chosen)
     if student.width < 1:
         check_can_be_narrowed(model, student.width)
-    if targets:
+    if adapters:
         adapted(model, config.lora)

@@ -98,10 +98,11 @@ def planned_steps(trainer: Any, processes: int = 1) -> int:
     trainer.optimizer = trainer.lr_scheduler = None  # the training makes its own, with its own number of steps
     if batches == 0:
         rows, size = len(trainer.train_dataset), arguments.train_batch_size
-        raise UsageError(
-            f"[train.args] leave no training step: {rows} rows, batches of {size}, and dataloader_drop_last drops the rest",
-            "use smaller batches, or leave dataloader_drop_last out",
-        )
+        why, hint = "dataloader_drop_last drops the rest", "use smaller batches, or leave dataloader_drop_last out"
+        if not arguments.dataloader_drop_last:  # a sampler of the trainer's own, which takes whole steps
+            size *= processes * arguments.gradient_accumulation_steps
+            why, hint = "the trainer drops the rest", "lower per_device_train_batch_size or gradient_accumulation_steps"
+        raise UsageError(f"[train.args] leave no training step: {rows} rows, batches of {size}, and {why}", hint)
     per_epoch = _steps_per_epoch(trainer, batches)
     return int(arguments.max_steps if arguments.max_steps > 0 else math.ceil(arguments.num_train_epochs * per_epoch))
 

@@ -58,7 +58,10 @@ def mixed(samples: Mapping[str, Sequence[Sample]], config: TrainConfig) -> Mixed
 
 
 def _with_references(rows: Sequence[Sample], weights: dict[str, float], config: TrainConfig) -> tuple[list[Sample], int]:
-    """(the rows with the prompts' references, how many of these there are): one for each prompt that has one."""
+    """(the rows with the prompts' references, how many of these there are): one for each prompt that has one.
+
+    What they replace are the teacher's answers: a row that a person edited stays.
+    """
     first = {row.prompt_id: row for row in reversed(rows) if (row.reference or "").strip()}
     references = {
         name: replace(
@@ -74,7 +77,9 @@ def _with_references(rows: Sequence[Sample], weights: dict[str, float], config: 
         raise _without_references(config, "row")
     weights |= {row.id: config.reference_weight for row in references.values()}
     if config.references == "replace":
-        rows = [row for row in rows if row.prompt_id not in references]
+        rows = [
+            row for row in rows if row.prompt_id not in references or row.finish_reason == HUMAN
+        ]  # a person's, not a teacher's
     return [*rows, *(references[name] for name in sorted(references))], len(references)
 
 
@@ -97,8 +102,9 @@ def check_mixing(config: TrainConfig, prompts: Sequence[Prompt], teachers: Colle
 
 
 def weighs_rows(config: TrainConfig) -> bool:
-    """Whether rows will count more or less than 1. Rows that people edited are not known before they are there."""
+    """Whether rows may count more or less than 1: which of them people edit is not known before they are there."""
     weights = [config.reference_weight or 1, config.rationale_weight if config.rationale == "multitask" else 1]
+    weights.append(config.edited_weight)
     return any(weight != 1 for weight in (*weights, *config.teacher_weights.values()))
 
 

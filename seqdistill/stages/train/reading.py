@@ -37,6 +37,7 @@ def read_student(student: Student, recipe: Recipe) -> Read:
     tokenizer = load("AutoTokenizer", student.source, what)
     text = load("AutoConfig", student.source, what).get_text_config(decoder=True)
     _check_decoder(text, what)
+    _check_balance(text, what, config.args.get("router_aux_loss_coef"))
     plain_weights(student.source, what)
     if student.layers is not None:
         listed_layers(str(student.layers), config.layers, text.num_hidden_layers)
@@ -71,3 +72,12 @@ def _check_decoder(config: Any, what: str) -> None:
         raise UsageError(f"{what}: {config.model_type} has an encoder, which would not be trained", READS_FORWARD)
     if type(config) in MODEL_FOR_MASKED_LM_MAPPING and not getattr(config, "is_decoder", False):
         raise UsageError(f"{what}: {config.model_type} is an encoder: it reads the tokens that follow too", READS_FORWARD)
+
+
+def _check_balance(config: Any, what: str, coefficient: float | None) -> None:
+    """Raises UsageError for a weight of the balance between experts, of a model that has no such loss."""
+    if coefficient and not hasattr(config, "output_router_logits"):
+        raise UsageError(
+            f"[train.args] router_aux_loss_coef = {coefficient:g}: {what} has no experts whose load a loss would balance",
+            "leave router_aux_loss_coef out",
+        )

@@ -3,7 +3,7 @@
 Owns the choice by [train] method. What a method does is in the module of its name.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -168,6 +168,15 @@ def check_smoothing(arguments: Any, method: str) -> None:
         raise UsageError(
             f"[train.args] label_smoothing_factor = {arguments.label_smoothing_factor:g}: no part of method = {method!r}",
             "leave label_smoothing_factor out",
+        )
+
+
+def check_order(arguments: Any, method: str, reason: str, kept: Collection[str] = ("random",)) -> None:
+    """Raises UsageError for an order of the rows other than the `kept` ones, which this method's trainer does not have."""
+    if (order := arguments.train_sampling_strategy) not in kept:
+        raise UsageError(
+            f"[train.args] train_sampling_strategy = {order!r} with method = {method!r}: {reason}",
+            "leave train_sampling_strategy out",
         )
 
 

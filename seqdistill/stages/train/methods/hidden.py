@@ -18,6 +18,7 @@ from seqdistill.stages.train.reading import Read
 from seqdistill.stages.train.shrink import Cut, recorded_cuts
 from seqdistill.stages.train.student import Student
 from seqdistill.stages.train.vocabulary import restrict_teacher
+from seqdistill.tasks.templates import load_template
 
 TERMS = ("features", "attention", "relations", "distances")
 KEYS = frozenset((*TERMS, "features_loss", "attention_loss"))
@@ -30,7 +31,7 @@ FEWEST_ROWS = 3  # in a batch: a single distance over its own mean is always 1
 class Inside:
     """What a model computed for one batch, at the layers that are compared."""
 
-    hidden: list[Any]  # by layer, (B, T, H): the layer's output
+    hidden: list[Any]  # by layer, (B, T, H): the layer's output; some models keep several streams of it
     attention: list[Any]  # by layer, (B, heads, T, T); empty where no term needs it
     projections: list[Any]  # of the last layer: queries, keys and values, (B, heads, T, d); empty where no term needs it
 
@@ -138,6 +139,12 @@ def with_terms(setup: TrainingSetup, loss: Callable[[Step], Any]) -> Callable[[S
     teacher, layers = _teacher(setup)
     setup.beside.append(teacher)
     theirs, own = Watched(teacher, layers, weights), Watched(setup.model, range(len(layers)), weights)
+    template = load_template(setup.recipe.task.template)
+    if template.teacher != template.student:
+        setup.checked.notes.append(
+            f"{', '.join(weights)}: compared with the teacher as it reads the student's prompt, without its own view in the "
+            f"task's template; soft and on_policy learn from what it computes after that"
+        )
 
     def losses(step: Step) -> Any:  # -> (N)
         import torch
@@ -153,7 +160,8 @@ def with_terms(setup: TrainingSetup, loss: Callable[[Step], Any]) -> Callable[[S
 def term_losses(teacher: Inside, student: Inside, step: Step, config: TrainConfig) -> dict[str, Any]:  # name -> (N)
     """Each wanted term's number for each trained token."""
     trained, terms = step.trained, term_weights(config)
-    pairs = list(zip(teacher.hidden, student.hidden, strict=True))
+    shape = step.inputs["input_ids"].shape
+    pairs = [(_one_a_token(t, shape), _one_a_token(s, shape)) for t, s in zip(teacher.hidden, student.hidden, strict=True)]
     found = {}
     if "features" in terms:
         each = [features_loss(t[:, :-1][trained], s[:, :-1][trained], config.features_loss) for t, s in pairs]
@@ -170,6 +178,13 @@ def term_losses(teacher: Inside, student: Inside, step: Step, config: TrainConfi
         theirs, own = (_row_vectors(part, trained) for part in pairs[-1])
         found["distances"] = distances_loss(theirs, own).expand(len(step.labels))
     return found
+
+
+def _one_a_token(hidden: Any, shape: Any) -> Any:  # -> (B, T, H)
+    """A layer's output with one vector a token: of models that keep several streams of each, these side by side."""
+    if hidden.shape[:2] != shape:  # Gemma 3n's streams come first, (S, B, T, H), DeepSeek V4's behind the tokens
+        hidden = hidden.movedim(0, -2)
+    return hidden.flatten(2)
 
 
 def _row_vectors(hidden: Any, trained: Any) -> Any:  # (B, T, H), (B, T - 1) -> (B, H)

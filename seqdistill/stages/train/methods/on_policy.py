@@ -19,7 +19,7 @@ from seqdistill.recipe.tables import Recipe, TrainConfig
 from seqdistill.records import Sample
 from seqdistill.run_prompts import view_files
 from seqdistill.runs import Run
-from seqdistill.stages.train.methods import Method, TrainingSetup, check_can_answer, check_smoothing, check_unmixed
+from seqdistill.stages.train.methods import Method, TrainingSetup, check_can_answer, check_order, check_smoothing, check_unmixed
 from seqdistill.stages.train.methods.targets import student_numbering
 from seqdistill.stages.train.methods.teacher_prompts import OwnView, teacher_prompts
 from seqdistill.stages.train.reading import Read
@@ -72,6 +72,7 @@ def gather(setup: TrainingSetup) -> None:
 def check_arguments(arguments: Any, _config: TrainConfig) -> None:
     """Raises UsageError for [train.args] that TRL takes and has no use for, or fails on once the student answers."""
     check_smoothing(arguments, "on_policy")
+    check_order(arguments, "on_policy", "TRL draws the prompts itself; shuffle_dataset = false keeps their order")
     if arguments.temperature <= 0:
         raise UsageError(
             f"[train.args] temperature = {arguments.temperature:g}: the student samples its answers", "give more than 0"

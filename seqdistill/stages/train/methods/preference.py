@@ -19,7 +19,7 @@ from seqdistill.journal.asking import run_async
 from seqdistill.recipe.tables import Recipe, TrainConfig
 from seqdistill.records import Message, Sample, request_seed, write_jsonl
 from seqdistill.stages.train.checkpoints import work_folder
-from seqdistill.stages.train.methods import Method, TrainingSetup, check_can_answer, check_smoothing, check_unmixed
+from seqdistill.stages.train.methods import Method, TrainingSetup, check_can_answer, check_order, check_smoothing, check_unmixed
 from seqdistill.stages.train.rendering import Template, Unfit
 from seqdistill.stages.train.student import Student
 
@@ -36,9 +36,15 @@ def check_recipe(recipe: Recipe, student: Student) -> None:
     check_can_answer(recipe, student)
 
 
-def check_arguments(arguments: Any, _config: TrainConfig) -> None:
+def check_arguments(arguments: Any, config: TrainConfig) -> None:
     """Raises UsageError for values with which the student's own answer would be preferred, or neither, or others be trained."""
     check_smoothing(arguments, "preference")
+    check_order(arguments, "preference", "a pair has two lengths", ("random", "sequential"))
+    if config.lora.dropout and arguments.disable_dropout:
+        raise UsageError(
+            f"[train.lora] dropout = {config.lora.dropout:g} with method = 'preference': TRL switches dropout off",
+            "leave it out, or set disable_dropout = false in [train.args]",
+        )
     if not arguments.loss_type:
         raise UsageError("[train.args] loss_type = []: names no loss", "leave it out, or name one: loss_type = ['sigmoid']")
     for name, fits, wanted in (
@@ -216,6 +222,8 @@ def build(setup: TrainingSetup, callbacks: Sequence[Any]) -> Any:
         processing_class=setup.tokenizer,
         callbacks=[*callbacks, _keeping(setup)],
     )
+    if reference is None:  # TRL copies the adapters for it; a checkpoint of two adapters is resumed without the trained one
+        setup.model.delete_adapter("ref")
     if arguments.precompute_ref_log_probs:
         _check_tokens(trainer, setup)
     else:

@@ -35,8 +35,9 @@ COLUMNS = ("target_ids", "target_logprobs", "target_found")
 def soft_loss(logits: Any, ids: Any, logprobs: Any, temperature: float, rest: bool = True) -> Any:
     """T^2 * KL(teacher || student) at each of N places, from the student's logits (N, V).
 
-    `logprobs` (N, K) are the teacher's at `temperature`, of the tokens `ids` (N, K); what they leave of 1 is the bucket of
-    all other tokens. Without `rest` both sides are renormalised over the K tokens, and there is no such bucket.
+    `logprobs` (N, K) are the teacher's at `temperature`, of the tokens `ids` (N, K), -inf where fewer are stored; what they
+    leave of 1 is the bucket of all other tokens. Without `rest` both sides are renormalised over the stored tokens, and there
+    is no such bucket.
     """
     import torch
 
@@ -46,6 +47,9 @@ def soft_loss(logits: Any, ids: Any, logprobs: Any, temperature: float, rest: bo
     likeliest, whole = scaled.gather(-1, ids).to(precise), scaled.logsumexp(-1).to(precise)
     logprobs = logprobs.to(precise)
     if not rest:
+        likeliest = likeliest.masked_fill(
+            logprobs.isneginf(), torch.finfo(precise).min
+        )  # else a token counts for each of these
         loss = _divergence(logprobs.log_softmax(-1), likeliest.log_softmax(-1))
         return temperature**2 * loss.to(scaled.dtype)
     loss = _divergence(logprobs, likeliest - whole[:, None])

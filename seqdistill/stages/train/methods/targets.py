@@ -29,12 +29,13 @@ from seqdistill.stages.train.rendering import Row, Template, Unfit
 from seqdistill.stages.train.vocabulary import read_kept
 
 STALE = "its tokens are not those that the teacher wrote: edited, masked, or another tokenizer's"
+UNREASONED = "its answer was scored without the reasoning that is trained before it"
 TEXTS = "the endpoint named the tokens by their texts, not by their ids"
 NO_NORMALIZER = "no normaliser is stored at [train] temperature"
 NO_LIKELIEST = "no likeliest tokens are stored"
 MISSING = "nothing is stored for it"
 WAYS_OUT = {
-    STALE: "`seqdistill targets {run}` has a local teacher score the rows as they are now",
+    **dict.fromkeys((STALE, UNREASONED), "`seqdistill targets {run}` has a local teacher score the rows as they are now"),
     TEXTS: "with vLLM's server, set [teacher.options] return_tokens_as_token_ids = true and generate again",
     NO_NORMALIZER: "set [train] temperature = 1, or have a teacher in transformers score the rows at "
     f"{', '.join(f'{known:g}' for known in TEMPERATURES[:-1])} and {TEMPERATURES[-1]:g}: "
@@ -73,19 +74,22 @@ def read_targets(setup: TrainingSetup) -> Targets:
 
     Raises UsageError when no training row has any, and for a local teacher whose tokenizer is not the student's.
     """
-    config, files = setup.recipe.train, target_files(setup.run).values()
+    config, files = setup.recipe.train, target_files(setup.run)
     rows = [*setup.checked.train, *setup.checked.validation]
     numbers = {row.id: number for number, row in enumerate(rows)}
     samples = [sample for part in setup.samples.values() for sample in part]
-    thoughts = {sample.id for sample in samples if sample.reasoning and not config.trains_reasoning}
+    reasoned = {sample.id for sample in samples if sample.reasoning}
     numbering = student_numbering(setup.recipe, setup.tokenizer, setup.before_cuts)
-    targets = _allocated(rows, max(map(_widest, files)), setup.run.file("train", ""))
+    targets = _allocated(rows, max(map(_widest, files.values())), setup.run.file("train", ""))
     why_not = dict.fromkeys(range(len(rows)), MISSING)
-    for path in files:
+    for kind, path in files.items():
         for name, stored in read_logprob_rows(path):
             if (number := numbers.get(name)) is None:
                 continue
-            fitted = fitted_targets(rows[number], stored, numbering, name in thoughts, config.temperature, config.approximate)
+            thought = name in reasoned and not config.trains_reasoning
+            fitted = fitted_targets(rows[number], stored, numbering, thought, config.temperature, config.approximate)
+            if not isinstance(fitted, str) and fitted[0] and kind == "targets" and name in reasoned and not thought:
+                fitted = UNREASONED
             if not isinstance(fitted, str):
                 why_not.pop(number, None)
                 first, ids, found = targets.starts[number] + fitted[0], *fitted[1:]
@@ -184,7 +188,7 @@ def _write_row(
         if cut:
             share = float(numpy.exp(numpy.asarray(values)[known]).sum())
             targets.found[place] = share > 0
-            targets.logprobs[place] -= numpy.log(share) if share > 0 else 0.0
+            targets.logprobs[place] = targets.logprobs[place] - numpy.log(share) if share > 0 else 0.0  # a number for the loss
 
 
 def _allocated(rows: Sequence[Row], width: int, folder: Path) -> Targets:
