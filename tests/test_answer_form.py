@@ -62,6 +62,16 @@ def test_an_answer_is_one_of_the_choices_but_for_white_space() -> None:
     ("settings", "says"),
     [
         ({"schema": {"type": "strin"}}, r"\[generate.schema\].type: 'strin' is not valid"),
+        ({"schema": {"$schema": 1}}, r"\[generate.schema\].\$schema: 1 is not the address of a draft"),
+        (
+            {"schema": {"items": {"$ref": "#/definitions/a"}, "$defs": {"a": {}}}},
+            "refers to '#/definitions/a', which is no schema",
+        ),
+        (
+            {"schema": {"items": {"$ref": "#/required/0/x"}, "required": ["a"]}},
+            "refers to '#/required/0/x', which is no schema",
+        ),
+        ({"schema": {"$defs": {"a": {"$ref": "http://[::1"}}}}, "refers to 'http://\\[::1', which is no schema"),
         ({"schema": {"type": "string"}, "choices": ["a"]}, "both schema and choices"),
         ({"choices": ["a", "a"]}, "empty or repeated choice"),
     ],
@@ -70,6 +80,25 @@ def test_a_bad_form_is_a_usage_error_before_any_request(tmp_path: Path, settings
     with ChatServer() as server, pytest.raises(UsageError, match=says):
         generate(Run(tmp_path / "run"), recipe(tmp_path, server, 2, **settings), Silent())
     assert server.requests == []
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"items": {"$ref": "#/$defs/a"}, "$defs": {"a": {"items": {"$ref": "#"}}}},
+        {"$id": "http://a/b", "items": {"$ref": "c#k"}, "$defs": {"a": {"$id": "c", "$anchor": "k"}}},
+        {
+            "$schema": "http://json-schema.org/draft-07/schema#",
+            "items": {"$ref": "#/definitions/a"},
+            "definitions": {"a": True},
+        },
+        {"items": {"$ref": "https://json-schema.org/draft/2020-12/schema"}},
+        {"properties": {"$ref": {"type": "string"}}},
+    ],
+)
+def test_a_reference_to_a_schema_is_taken_wherever_it_is(schema: dict[str, Any]) -> None:
+    AnswerForm(schema).check()
+    assert AnswerForm(schema).fault("[]") is None
 
 
 def test_a_reference_out_of_the_schema_is_not_fetched() -> None:

@@ -172,6 +172,15 @@ def test_a_teacher_that_said_nothing_does_not_make_an_answer_bad(tmp_path: Path)
     assert drift(run, Recipe(), log).n == 101
 
 
+@pytest.mark.parametrize("damaged", [{"confidence": "0.9"}, {"decided_on": []}, {"student": None}, {"messages": [1, 2]}])
+def test_a_line_that_is_no_pair_is_named(tmp_path: Path, damaged: dict[str, Any]) -> None:
+    run = evaluated(tmp_path / "run")
+    rows = [json.loads(line) for line in log_of(run, 2, 0).read_text().splitlines()]
+    write_jsonl(log := tmp_path / "log.jsonl", [rows[0], {**rows[1], **damaged}])
+    with pytest.raises(UsageError, match=r"log\.jsonl:2: not a pair of answers"):
+        drift(run, Recipe(), log)
+
+
 def test_a_log_without_pairs_is_refused(tmp_path: Path) -> None:
     run = evaluated(tmp_path / "run")
     with pytest.raises(UsageError, match="but 4 below the threshold"):

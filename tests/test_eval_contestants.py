@@ -197,6 +197,11 @@ def test_prompts_of_one_text_are_answered_by_its_lines_in_turn(tmp_path: Path, l
         ({"id": "0", "prompt": "Is 9 odd?"}, None),
         ({"id": "0", "prompt": "Is 5 even?"}, "1"),  # the prompt counts, not the number
         ({"id": "0", "prompt": ""}, "0"),
+        ({"messages": [{"role": "user", "content": [{"type": "text", "text": "Is 5 even?"}]}]}, "1"),
+        *(
+            ({"id": "7", "prompt": prompt}, None)
+            for prompt in ([], [1], ["Is 4 even?"], [{"role": "user"}], [{"content": "4"}])
+        ),
     ],
 )
 def test_an_id_counts_for_nothing_in_a_line_with_another_prompt(

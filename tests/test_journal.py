@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import subprocess
 import sys
 import tracemalloc
@@ -116,12 +117,26 @@ def test_a_failure_in_a_batch_leaves_the_others_whole(tmp_path: Path) -> None:
     assert [c.error for c in got] == [None, None, "http 500", "http 500", None, None, "not sent"]
 
 
-def test_a_damaged_line_is_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("whole", "damaged"),
+    [
+        (r".*", "edited"),  # the whole line
+        (r'"usd": 0.0', '"usd": 1-2'),
+        (r'"content": "', '"content": '),  # behind the head, which alone is read when the file is opened
+        (r'"completion": {(.*)}}', r'"completion": [{\1}]}'),
+        (r'"request"', '"requested"'),
+    ],
+)
+def test_a_damaged_line_is_named(tmp_path: Path, whole: str, damaged: str) -> None:
     fill(tmp_path / "j", [request(n) for n in range(3)], Counting())
-    text = (tmp_path / "j").read_text().splitlines(keepends=True)
-    (tmp_path / "j").write_text(text[0] + "edited\n" + text[2])
-    with pytest.raises(SeqdistillError, match="j:2: not a journal line"):
-        Journal(tmp_path / "j")
+    lines = (tmp_path / "j").read_text().splitlines(keepends=True)
+    changed = re.sub(whole, damaged, lines[1], count=1)
+    assert changed != lines[1]
+    (tmp_path / "j").write_text(lines[0] + changed + lines[2])
+    with pytest.raises(SeqdistillError, match="j:2: not a journal line"), Journal(tmp_path / "j") as journal:
+        list(journal.rows())
+    with pytest.raises(SeqdistillError, match="j:2: not a journal line"), Journal(tmp_path / "j") as journal:
+        journal.read(request_key(request(1), "m"), "p1:t:0")
 
 
 def test_another_run_s_journal_is_copied_from_and_not_changed(tmp_path: Path) -> None:

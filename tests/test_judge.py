@@ -134,6 +134,7 @@ def test_what_is_judged_stays_inside_its_boundary(text: str) -> None:
         ('user = "x"\nscale = [1, 2]\nmore = 1', "expected user"),
         ("user = 3\nscale = [1, 2]", "expected user"),
         ("user = ", "not TOML"),
+        ('user = "{{ answer"\nscale = [1, 2]', "user, line 1"),
     ],
 )
 def test_a_bad_rubric_is_a_usage_error_that_names_the_file(toml: str, message: str, tmp_path: Path) -> None:

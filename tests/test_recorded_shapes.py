@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow
 import pyarrow.parquet
 import pytest
+from chat_program_shapes import node
 from log_shapes import FULL
 from plain_shapes import PLAIN
 from recorded_parts import (
@@ -607,6 +608,27 @@ def test_a_wrong_value_anywhere_in_any_shape_is_never_more_than_a_line_that_cann
     result, _ = imported(tmp_path, lines(tmp_path, [*wrong, {"prompt": "p", "completion": "c"}]))
     assert result.read == result.new + result.unread
     assert result.unread > len(wrong) / 10
+
+
+HALF = "\ud83d"  # of a character: SQLite holds none, nor whole numbers of more than 64 bits
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [node("a" + HALF, None, "prompter", "2 + 3?"), node("b", "a" + HALF, "assistant", "5")],
+        [node("a", None, "prompter", "2 + 3?"), node("b", "a", "assistant", "5", 1 << 70)],
+        [REPLY, {**ASKED, "id": f"chatcmpl-1-{1 << 70}"}],
+        [{"custom_id": HALF, "body": CHAT}, {"custom_id": HALF, "response": {"status_code": 200, "body": REPLY}}],
+        [{**CHAT, "response": {**REPLY, "model": "m" + HALF}}],
+        [{"id": HALF, "prompt": "2 + 3?", "completion": "5"}],
+    ],
+)
+def test_ids_and_numbers_that_sqlite_does_not_hold_are_taken(tmp_path: Path, rows: list[Any]) -> None:
+    result, (sample,) = imported(tmp_path, lines(tmp_path, rows))
+    assert (sample.prompt, sample.completion) == ([ASKED], [ANSWER])
+    again, _ = imported(tmp_path, tmp_path / "log.jsonl")
+    assert (result.new, again.new, again.known) == (1, 0, 1)
 
 
 def test_an_answer_that_was_begun_in_the_request_is_whole_and_its_prompt_is_the_users(tmp_path: Path) -> None:

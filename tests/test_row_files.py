@@ -161,7 +161,7 @@ def zipped(**files: bytes) -> bytes:
         ("a.csv", SEMICOLONS.encode("utf-8-sig")),
         ("a.csv", SEMICOLONS.encode("utf-16")),
         ("a.csv", SEMICOLONS.encode("cp1252")),
-        ("a.csv", SEMICOLONS.replace("\n", "\r\n").encode()),
+        *(("a.csv", SEMICOLONS.replace("\n", end).encode()) for end in ("\r\n", "\r", "\r\r\n")),
         ("a.csv", ("sep=;\r\n" + SEMICOLONS).encode()),
         ("a.csv", SEMICOLONS.replace("prompt;reference", " Prompt ; reference ").encode()),
         ("a.csv", f'"prompt","reference"\n"{GERMAN}","x y"\n'.encode()),
@@ -182,6 +182,9 @@ def zipped(**files: bytes) -> bytes:
         ("a.json", json.dumps({"messages": [TALK, TALK]}).encode()),
         ("a.json", json.dumps([TALK, TALK]).encode()),
         ("a.json", json.dumps(TALK, indent=1).encode()),
+        ("a.json", json.dumps([{"role": "nurse", "prompt": GERMAN, "reference": "x y"}]).encode()),  # no conversation, but rows
+        ("a.json", json.dumps([{"from": "a@b.de", "prompt": GERMAN, "reference": "x y"}]).encode()),
+        ("a.json", json.dumps([{"role": "user", "prompt": GERMAN, "reference": "x y"}]).encode()),
         ("a.jsonl", f"{json.dumps(TALK)}\n{json.dumps(TALK)}\n".encode()),
         ("a.csv", f"conversations\n{quoted(json.dumps(TALK))}\n".encode()),
         ("a.csv", f"messages\n{quoted(str(TALK).replace('}, {', chr(10).join(('}', ' {'))))}\n".encode()),  # numpy's
@@ -294,6 +297,7 @@ def test_every_western_language_is_read_from_a_spreadsheet(tmp_path: Path, text:
         ("a.parquet", damaged_page(), "a.parquet: damaged"),
         ("a.parquet", parquet(prompt=["x"], day=FAR_DAY), "a.parquet:rows 1 to 1: a value that Python does not have"),
         ("a.csv", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "an Excel workbook"),
+        ("a.csv", b"prompt\nx\ry\n", "a.csv:2: not CSV: new-line character"),  # and no two prompts
         ("a.csv", b"<!DOCTYPE html><html></html>", "a web page"),
         ("a.jsonl", b"version https://git-lfs.github.com/spec/v1\noid sha256:1\n", "a pointer of Git LFS"),
         ("a.jsonl", b"PAR1", "a.jsonl: Parquet"),

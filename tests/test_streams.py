@@ -11,6 +11,7 @@ from chat_server import Body, ChatServer, Wire, answer
 from engine_contract import Holds, ask, check_engine_contract
 
 from seqdistill.engines import Completion, Pace, Request, endpoints, open_engine
+from seqdistill.engines.replies import parse_choice
 from seqdistill.engines.streams import Joined, joined, lines_of
 from seqdistill.engines.usage import usage_of
 from seqdistill.recipe.tables import ModelConfig
@@ -148,6 +149,17 @@ def test_a_tool_call_without_numbers_is_put_together() -> None:
         joined.add_chunk({"choices": [{"index": 0, "delta": {"tool_calls": part}}]})
     functions = [call["function"] for call in joined.reply()["choices"][0]["message"]["tool_calls"]]
     assert functions == [{"name": "look", "arguments": '{"at": 1}'}, {"name": "stop", "arguments": "{}"}]
+
+
+def test_a_call_of_the_older_api_and_a_refusal_in_parts_are_put_together() -> None:
+    deltas: list[Body] = [
+        {"function_call": {"name": "add", "arguments": '{"a"'}},
+        {"function_call": {"arguments": ": 2}"}},
+        *({"content": [{"type": "refusal", "refusal": part}]} for part in ("I ", "cannot.")),
+    ]
+    completion = parse_choice("a", joined({"choices": [{"index": 0, "delta": delta}]} for delta in deltas), 0, 0.0)
+    assert completion.tool_calls == [{"name": "add", "arguments": '{"a": 2}'}]
+    assert (completion.content, completion.finish_reason) == ("I cannot.", "refusal")
 
 
 def test_several_answers_come_in_one_stream() -> None:

@@ -53,11 +53,34 @@ def test_earlier_turns_stay_and_the_last_is_rendered(tmp_path: Path) -> None:
         ('[teacher]\nuser = "{{ prompt"\n', "\\[teacher\\] user, line 1"),
         ('[teacher]\nuser = "x"\n[judge]\nuser = "y"\n', "tables are teacher, judge"),
         ("[teacher", "not TOML"),
+        (f'[teacher]\nuser = "{{{{ {"(" * 500}prompt{")" * 500} }}}}"\n', "\\[teacher\\] user: RecursionError"),
+        (f'[teacher]\nuser = "{"{% for a in b %}" * 25}x{"{% endfor %}" * 25}"\n', "\\[teacher\\] user: SyntaxError"),
+        (f'[teacher]\nuser = "{{{{ {"9" * 5000} }}}}"\n', "\\[teacher\\] user: ValueError"),
     ],
 )
 def test_a_bad_template_is_named(tmp_path: Path, text: str, says: str) -> None:
     with pytest.raises(UsageError, match=says):
         load_template(write(tmp_path, text))
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("{{ n / 0 }}", "ZeroDivisionError"),
+        ("{{ n | dictsort }}", "AttributeError"),
+        ("{{ '%(a)s' | format(b=1) }}", "KeyError: 'a'"),
+        ("{{ '{}'.format() }}", "IndexError"),
+        ("{{ prompt.encode('x') }}", "LookupError: unknown encoding"),
+        ("{{ 10.0 ** 400 }}", "OverflowError"),
+        ("{{ prompt | truncate(-1) }}", "AssertionError: expected length"),
+        ("{% macro a() %}{{ a() }}{% endmacro %}{{ a() }}", "RecursionError"),
+        ("{% include 'x' %}", "no loader"),
+    ],
+)
+def test_what_a_template_computes_and_cannot_is_a_usage_error(tmp_path: Path, text: str, says: str) -> None:
+    template = load_template(write(tmp_path, f'[teacher]\nuser = """{text} {{{{ prompt }}}}"""\n'))
+    with pytest.raises(UsageError, match=rf"f:1: .*\[teacher\] user: .*{says}"):
+        render(template, "teacher", ROW, "f:1")
 
 
 def test_a_missing_variable_names_row_and_key(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import time
 from collections.abc import AsyncIterable, AsyncIterator, Iterable
 from typing import Any
 
-from seqdistill.engines.replies import REASONING, as_dict, as_list, reasoning_in, says_end, text_of
+from seqdistill.engines.replies import REASONING, as_dict, as_list, reasoning_in, refusal_in, says_end, text_of
 from seqdistill.engines.usage import added_up, count, merged, reported
 from seqdistill.records import from_json
 
@@ -99,13 +99,15 @@ class Joined:
         if not delta and not whole["text"]:  # some send an answer as one, and some repeat it so at the end
             delta = as_dict(choice.get("message"))
         text = text_of(delta.get("content")) or text_of(choice.get("text"))
-        thoughts, refused = _thoughts(delta), text_of(delta.get("refusal"))
+        thoughts, refused = _thoughts(delta), refusal_in(delta)
         whole["text"] += text
         whole["thoughts"] += thoughts
         if refused:
             whole["refusal"] = whole.get("refusal", "") + refused
-        calls = delta.get("tool_calls")
-        for call in as_list(calls):
+        calls = as_list(delta.get("tool_calls"))
+        if function := as_dict(delta.get("function_call")):  # of the older API, which knows one call
+            calls = [{"index": 0, "function": function}]
+        for call in calls:
             self._add_call(whole["calls"], as_dict(call))
         if self.begun_at is None and (text or thoughts or refused or calls):
             self.begun_at = time.perf_counter()

@@ -15,6 +15,7 @@ disk within a second.
 """
 
 import contextlib
+import itertools
 import json
 import os
 import re
@@ -138,17 +139,31 @@ class Journal:
             if not line.endswith(b"\n"):
                 break
             head = HEAD.match(line)
-            if not line.endswith(b"}\n") or not (head or self._note_hold(line)):
-                raise SeqdistillError(
-                    f"{self.path}:{number}: not a journal line", "the file was edited or damaged; repair or remove that line"
-                )
-            if head:
-                batch.append((head, offset))
-            offset += len(line)
-            if head is None or head["left"] == b"0":
-                self._note_completions(batch)
-                batch, end = [], offset
+            try:
+                if not line.endswith(b"}\n") or not (head or self._note_hold(line)):
+                    raise self._damaged(number)
+                if head:
+                    batch.append((head, offset))
+                offset += len(line)
+                if head is None or head["left"] == b"0":
+                    self._note_completions(batch)
+                    batch, end = [], offset
+            except ValueError:  # a number or a name that is none
+                raise self._damaged(number) from None
         return end
+
+    def _damaged(self, number: int) -> SeqdistillError:
+        problem = f"{self.path}:{number}: not a journal line"
+        return SeqdistillError(problem, "the file was edited or damaged; repair or remove that line")
+
+    def _row(self, line: bytes, at: int) -> dict[str, Any]:
+        """A completion's line at an offset. Raises SeqdistillError naming it where it is damaged behind its head."""
+        row = row_in(line)
+        if row is None:
+            self._reader.seek(0)
+            ends = itertools.accumulate(map(len, self._reader))
+            raise self._damaged(next(number for number, end in enumerate(ends, 1) if end > at))
+        return row
 
     def _note_hold(self, line: bytes) -> bool:
         """Whether a line is a hold or its release, which is taken note of."""
@@ -180,18 +195,19 @@ class Journal:
         return request_key(request, model) in self
 
     def read(self, key: str, request_id: str) -> Completion:
-        """The completion stored under a key, under today's request id. Raises KeyError."""
-        return completion_of(json.loads(self._line(key)), request_id)
+        """The completion stored under a key, under today's request id. Raises KeyError, SeqdistillError for a damaged line."""
+        line, at = self._line(key)
+        return completion_of(self._row(line, at), request_id)
 
     def rows(self) -> Iterator[dict[str, Any]]:
-        """Every completion's line, in file order."""
+        """Every completion's line, in file order. Raises SeqdistillError naming a damaged one."""
         self._reader.seek(0)
         offset = 0
         while offset < self._end:
             line = self._reader.readline()
-            offset += len(line)
+            at, offset = offset, offset + len(line)
             if line.startswith(b'{"key"'):
-                yield json.loads(line)
+                yield self._row(line, at)
                 self._reader.seek(offset)
 
     def append(
@@ -225,7 +241,8 @@ class Journal:
 
     def adopt(self, other: "Journal", key: str) -> None:
         """Copies a completion from another run's journal: this run has not paid for it."""
-        line = other._line(key)
+        line, at = other._line(key)
+        other._row(line, at)
         head = HEAD.match(line)
         assert head is not None
         usd = (head["usd"] or b"null").decode()
@@ -242,12 +259,13 @@ class Journal:
         """Gives a hold back, whose try was certainly not billed."""
         self._write([to_line({"release": hold}).encode()])
 
-    def _line(self, key: str) -> bytes:
+    def _line(self, key: str) -> tuple[bytes, int]:
+        """A completion's line and its offset."""
         offset = self._index.find(key)
         if offset is None:
             raise KeyError(key)
         self._reader.seek(offset)
-        return self._reader.readline()
+        return self._reader.readline(), offset
 
     def _write(self, lines: Sequence[bytes]) -> None:
         """Appends lines that belong together: all or nothing."""
@@ -299,6 +317,15 @@ def _hold_line(model: str, requests: int, hold: Hold) -> tuple[str, bytes]:
     row: dict[str, Any] = {"hold": name, "usd": hold.usd, "most": most, "factor": hold.factor}
     row |= {"model": model, "requests": requests, "request": hold.request}
     return name, to_line(row).encode()
+
+
+def row_in(line: bytes) -> dict[str, Any] | None:
+    """What a completion's line holds; None for one that is damaged."""
+    try:
+        row = json.loads(line)
+        return row if isinstance(row["request"], dict) and isinstance(row["completion"], dict) else None
+    except (ValueError, KeyError, TypeError):
+        return None
 
 
 def completion_of(row: dict[str, Any], request_id: str) -> Completion:

@@ -159,13 +159,15 @@ def _plain_form(value: Any) -> str:
 
 
 def _check_plain(value: Any, place: str) -> None:
-    """Raises UsageError for what TOML can hold and JSON cannot: a date, a number that is not finite."""
+    """Raises UsageError for what this TOML reader takes and JSON or 64 bits cannot hold: a date, a number without bounds."""
     if isinstance(value, dict):
         for name, part in value.items():
             _check_plain(part, f"{place}.{name}")
     elif isinstance(value, list):
         for part in value:
             _check_plain(part, place)
+    elif isinstance(value, int) and not -(1 << 63) <= value < 1 << 63:
+        raise UsageError(f"{place} = {value}: more than 64 bits"[:200], "leave it out for no limit, or set a smaller number")
     elif not isinstance(value, (str, int, float)) or (isinstance(value, float) and not math.isfinite(value)):
         raise UsageError(f"{place} = {value}: not text, true, false or a finite number", _plain_form(value))
 

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from seqdistill.engines.models import FIELDS_WITHOUT_EFFECT
 from seqdistill.errors import UsageError
 from seqdistill.records import Message, from_json, shortened
+from seqdistill.tasks.answer_form import schema_fault
 from seqdistill.tasks.messages import chat_messages, message_text
 
 MOST_CHOICES = 16
@@ -211,13 +212,8 @@ def _form(name: str, value: Any) -> dict[str, Any] | None:
     schema = _schema(written)
     if not isinstance(schema, dict):
         raise BadRequest("response_format is not text, json_object or json_schema with a schema", name)
-    from jsonschema.exceptions import SchemaError
-    from jsonschema.validators import validator_for
-
-    try:
-        validator_for(schema).check_schema(schema)
-    except SchemaError as error:
-        raise BadRequest(f"response_format: not a JSON schema: {error.message[:200]}", name) from None
+    if fault := schema_fault(schema):
+        raise BadRequest(f"response_format: not a JSON schema: {fault.strip()}", name)
     return dict(written)
 
 

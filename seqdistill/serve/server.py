@@ -21,7 +21,7 @@ from seqdistill.errors import UsageError
 from seqdistill.journal.asking import Asker, run_async
 from seqdistill.journal.budget import Budget, Source, check_prices
 from seqdistill.journal.prices import FREE, price_of
-from seqdistill.journal.storage import Journal, completion_of
+from seqdistill.journal.storage import Journal, completion_of, row_in
 from seqdistill.progress import Progress, Silent
 from seqdistill.recipe.remembered import generated_with
 from seqdistill.recipe.tables import Recipe
@@ -337,7 +337,8 @@ def _first_answer(run: Run, stages: Sequence[str], model: str | None) -> Complet
             continue
         with journal.open("rb") as file:
             lines = (line for line in islice(file, FIRST_LINES) if line.startswith(b'{"key"') and line.endswith(b"\n"))
-            answers = (completion_of(row, "first") for row in map(json.loads, lines) if row.get("model") == model)
+            rows = (row for row in map(row_in, lines) if row and row.get("model") == model)
+            answers = (completion_of(row, "first") for row in rows)
             if found := next((one for one in answers if one.content), None):
                 return found
     return None

@@ -5,7 +5,7 @@ within it.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 from seqdistill.errors import UsageError
 
 SHOWN = 200  # characters of a reason
+DRAFTS = ("https://json-schema.org/", "http://json-schema.org/")  # jsonschema has them itself
 
 
 @dataclass(frozen=True)
@@ -44,17 +45,8 @@ class AnswerForm:
                 f"[generate] choices: {padded!r} begins or ends with white space, so no answer can meet it",
                 f"write {padded.strip()!r}",
             )
-        if self.schema:
-            from jsonschema.exceptions import SchemaError
-            from jsonschema.validators import validator_for
-
-            try:
-                validator_for(self.schema).check_schema(self.schema)
-            except SchemaError as error:
-                place = error.json_path.removeprefix("$")
-                raise UsageError(
-                    f"[generate.schema]{place}: {error.message[:SHOWN]}", "a JSON schema, see json-schema.org"
-                ) from None
+        if self.schema and (fault := schema_fault(self.schema)):
+            raise UsageError(f"[generate.schema]{fault}", "a JSON schema, see json-schema.org")
 
     def fault(self, text: str) -> str | None:
         """What is wrong with an answer, in words; None when it has the form. Raises UsageError for an unknown reference."""
@@ -84,12 +76,58 @@ class AnswerForm:
 
     @cached_property
     def _validator(self) -> Any:
-        from jsonschema import Draft202012Validator
-        from jsonschema.validators import validator_for
         from referencing import Registry
 
-        kind = validator_for(self.schema, default=Draft202012Validator)
-        return kind(self.schema, registry=Registry())  # an empty registry: the default one fetches over the network
+        return _draft(self.schema)(
+            self.schema, registry=Registry()
+        )  # an empty registry: the default one fetches over the network
+
+
+def schema_fault(schema: Mapping[str, Any]) -> str | None:
+    """The first thing that is wrong with a JSON schema, after its place; None for one that answers can be checked with."""
+    from jsonschema.exceptions import SchemaError
+
+    try:
+        _draft(schema).check_schema(schema)
+    except SchemaError as error:
+        return f"{error.json_path.removeprefix('$')}: {error.message[:SHOWN]}"
+    except (AttributeError, TypeError, ValueError):
+        return f".$schema: {schema.get('$schema')!r} is not the address of a draft"[:SHOWN]
+    lost = next(_lost_references(schema), None)
+    return None if lost is None else f" refers to {lost!r}, which is no schema in it: put it under $defs"
+
+
+def _draft(schema: Mapping[str, Any]) -> Any:
+    """The validator's class for the draft that a schema names; for an unknown one, that for the latest."""
+    from jsonschema import Draft202012Validator
+    from jsonschema.validators import validator_for
+
+    return validator_for(schema, default=Draft202012Validator)
+
+
+def _lost_references(schema: Mapping[str, Any]) -> Iterator[str]:
+    """The references in a schema that lead to no schema: the check of an answer would fail at them."""
+    from referencing import Registry
+    from referencing.jsonschema import DRAFT202012, specification_with
+
+    root = specification_with(schema.get("$schema", ""), default=DRAFT202012).create_resource(schema)
+    found = [(root, Registry().resolver_with_root(root))]
+    for resource, resolver in found:
+        found += [(part, resolver.in_subresource(part)) for part in resource.subresources()]
+        reference = resource.contents.get("$ref") if isinstance(resource.contents, Mapping) else None
+        if isinstance(reference, str) and not _leads_to_schema(resolver, reference):
+            yield reference
+
+
+def _leads_to_schema(resolver: Any, reference: str) -> bool:
+    from referencing.exceptions import Unresolvable
+
+    try:
+        return isinstance(resolver.lookup(reference).contents, (Mapping, bool))
+    except Unresolvable:
+        return reference.startswith(DRAFTS)
+    except (LookupError, TypeError, ValueError):  # a path through what is no schema
+        return False
 
 
 def _no_json(word: str) -> Any:

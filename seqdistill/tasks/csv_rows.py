@@ -24,11 +24,13 @@ def csv_rows(path: Path, progress: Progress, unread: Unread) -> Iterator[Row]:
     """The rows of a CSV or TSV file by its head, with their places; `unread` takes what cannot be read."""
     csv.field_size_limit(1 << 30)  # the default of 128 KiB is less than one long prompt
     encoding = _csv_encoding(path, progress)
-    with opened(path) as binary, io.TextIOWrapper(binary, encoding, "surrogatepass", newline="") as file:
+    end = re.search(r"\r?\n|\r", start_of(path).decode(encoding, "replace"))
+    newline = "" if end and end[0] == "\r" else "\n"  # a carriage return by itself ends no row where other rows end otherwise
+    with opened(path) as binary, io.TextIOWrapper(binary, encoding, "surrogatepass", newline=newline) as file:
         start = file.read(1 << 16)
         named = start.lower().startswith("sep=") and len(start.splitlines()[0]) == 5  # as Excel writes it
         delimiter = start[4] if named else _delimiter(start)
-        lines = _lines(start, file)
+        lines = _lines(start, file, newline)
         bare = delimiter == "\t" and not _is_quoted(start)
         reader = csv.reader(lines, delimiter=delimiter, strict=True, quoting=csv.QUOTE_NONE if bare else csv.QUOTE_MINIMAL)
         if named:
@@ -90,9 +92,9 @@ def _header(fields: list[str], path: Path) -> list[str]:
     return header
 
 
-def _lines(start: str, file: IO[str]) -> Iterator[str]:
+def _lines(start: str, file: IO[str], newline: str) -> Iterator[str]:
     """The lines of a file of which the start was read."""
-    whole = io.StringIO(start, newline="")
+    whole = io.StringIO(start, newline=newline)
     for line in whole:
         if whole.tell() < len(start) or line.endswith("\n"):
             yield line

@@ -9,7 +9,7 @@ from typing import IO, Any
 from seqdistill.errors import UsageError
 from seqdistill.records import JSON_SPACE, first_json, read_row
 from seqdistill.tasks.brought_files import kind_within, opened, start_of, wide_encoding
-from seqdistill.tasks.messages import is_conversation
+from seqdistill.tasks.messages import ROLES, is_conversation, role_of
 
 Row = tuple[str, dict[str, Any]]  # ("file:line", the row)
 Unread = Callable[[str, UsageError], None]  # takes the place of a row that cannot be read and the reason
@@ -153,14 +153,17 @@ def _of_table(value: Mapping[str, Any]) -> list[Any] | None:
 
 
 def _is_message_next(text: str, at: int) -> bool:
-    """Whether a message without an id is the first in an array: the array is a conversation, and not one of rows."""
+    """Whether a message is the first in an array: the array is a conversation, and not one of rows.
+
+    Rows may have a column `role` or `from`, too: of persons, or of mails.
+    """
     while text[at : at + 1] and text[at] in JSON_SPACE:
         at += 1
     try:
         first = first_json(text, at)[0]
-        return is_conversation([first]) and not first.keys() & {"id", "message_id"}
     except ValueError:
         return False
+    return is_conversation([first]) and role_of(first) in ROLES.values() and not first.keys() & {"id", "message_id", *IN_A_ROW}
 
 
 def _values(text: IO[str], path: Path) -> Iterator[tuple[str, Any, bool]]:

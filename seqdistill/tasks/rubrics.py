@@ -15,7 +15,7 @@ from typing import Any
 
 from seqdistill.errors import UsageError
 from seqdistill.records import Message, file_sha256, fingerprint
-from seqdistill.tasks.templates import prompts_folder, render_text
+from seqdistill.tasks.templates import check_text, prompts_folder, render_text
 
 MOST_OBJECTS = 200  # opening braces of a reply that are looked at, the last ones
 
@@ -122,6 +122,8 @@ def load_rubric(name: str) -> Rubric:
         raise UsageError(f"{path}: scale = {scale!r}: expected the lowest and the highest score", "scale = [1, 10]")
     if choices is not None and not (_is_list_of(choices, str) and len(set(choices)) == len(choices) > 1):
         raise UsageError(f"{path}: choices = {choices!r}: expected several words", 'choices = ["first", "second", "tie"]')
+    for key, text in texts.items():
+        check_text(text, f"{path}: {key}")
     return Rubric(path, file_sha256(path), texts, scale and (scale[0], scale[1]), tuple(choices or ()))
 
 

@@ -19,6 +19,7 @@ from seqdistill.recipe.reading import nearest
 from seqdistill.records import Message, file_sha256
 
 VIEWS = ("teacher", "student")
+SHOWN = 300  # characters of what went wrong
 
 
 @dataclass(frozen=True)
@@ -84,8 +85,6 @@ def load_template(name: str | None) -> Template:
     """
     if name is None:
         return PLAIN
-    import jinja2
-
     path = find_template(name)
     try:
         raw = tomllib.loads(path.read_text(encoding="utf-8-sig"))
@@ -101,11 +100,20 @@ def load_template(name: str | None) -> Template:
         for key, text in texts.items():
             if not isinstance(text, str):
                 raise UsageError(f"{path}: [{view}] {key} is not a string", 'user = "Summarize: {{ prompt }}"')
-            try:
-                _compiled(text)
-            except jinja2.TemplateSyntaxError as error:
-                raise UsageError(f"{path}: [{view}] {key}, line {error.lineno}: {error.message}", "fix the template") from None
+            check_text(text, f"{path}: [{view}] {key}")
     return Template(path, file_sha256(path), raw["teacher"], raw.get("student", raw["teacher"]))
+
+
+def check_text(text: str, place: str) -> None:
+    """Raises UsageError naming the place for a text that Jinja2 cannot compile."""
+    import jinja2
+
+    try:
+        _compiled(text)
+    except jinja2.TemplateSyntaxError as error:
+        raise UsageError(f"{place}, line {error.lineno}: {error.message}", "fix the template") from None
+    except Exception as error:  # nested too deeply for Python, a number of thousands of digits ...  # noqa: BLE001
+        raise UsageError(f"{place}: {type(error).__name__}: {error}"[:SHOWN], "fix the template") from None
 
 
 def render(template: Template, view: str, row: Mapping[str, Any], place: str) -> list[Message]:
@@ -141,8 +149,10 @@ def render_text(text: str, values: Mapping[str, Any], place: str) -> str:
     except jinja2.UndefinedError as error:
         hint = _without_null(text, values) if error.message == NULL else f"this row has: {', '.join(sorted(values))}"
         raise UsageError(f"{place}: {error.message}", hint) from None
-    except (jinja2.TemplateError, TypeError, ValueError) as error:
+    except jinja2.TemplateError as error:
         raise UsageError(f"{place}: {error}", "fix the template or this row") from None
+    except Exception as error:  # a template is a program: what it computes fails as it likes  # noqa: BLE001
+        raise UsageError(f"{place}: {type(error).__name__}: {error}"[:SHOWN], "fix the template or this row") from None
 
 
 def _without_null(text: str, values: Mapping[str, Any]) -> str:

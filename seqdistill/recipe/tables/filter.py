@@ -171,7 +171,7 @@ class FilterConfig:
     personal_data: PersonalDataConfig = field(default_factory=PersonalDataConfig)
     baselines: bool = key(False, "also write a random selection and the longest answers, of the same size, to compare with")
     engine: str = key("local", "filter on this machine, or on a Ray cluster", choices=("local", "ray"), output=False)
-    workers: int = key(0, "processes that filter; 0: one per core for large files", low=0, output=False)
+    workers: int = key(0, "processes that filter; 0: one per core for large files", low=0, high=1024, output=False)
     validation: float = key(0.05, "share of the prompts held out to watch the training loss", low=0, high=0.5)
     seed: int = key(0, "seed of the train/validation split", low=0)
     limit: int | None = key(None, "only the first N samples", low=1, common=True)

@@ -136,6 +136,7 @@ def _pairs(log: Path) -> Iterator[Mapping[str, Any]]:
             continue
         messages = row.get("messages")
         whole = isinstance(row.get("student"), str) and isinstance(messages, list) and len(messages) > 1
+        whole = whole and all(isinstance(row.get(key), (int, float, type(None))) for key in ("confidence", "decided_on"))
         if not whole or not all(isinstance(one, dict) and isinstance(one.get("content"), str) for one in messages or ()):
             raise UsageError(f"{place}: not a pair of answers as a server logs it", "pass RUN/serve/log.jsonl")
         if row["messages"][-1]["content"].strip():  # an older version logged a teacher's answer without text, too

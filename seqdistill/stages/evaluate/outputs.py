@@ -14,6 +14,7 @@ from seqdistill.errors import UsageError
 from seqdistill.reasoning import split_reasoning
 from seqdistill.records import Message, Prompt, prompt_id, read_jsonl
 from seqdistill.stages.evaluate.contestants import Contestant
+from seqdistill.tasks.messages import chat_messages
 from seqdistill.tasks.templates import Template, render
 
 NOT_RECORDED = "not recorded"  # the error of an answer that the recorded ones lack
@@ -84,13 +85,14 @@ def _by_prompt(
     prompt = row.get("prompt", row.get("messages"))
     if isinstance(prompt, str) and prompt in by_text:
         return by_text[prompt]
-    if isinstance(prompt, list) and (name := by_view.get(prompt_id(prompt))):
-        return name
     if not isinstance(prompt, str | list):
         return []
     try:
+        prompt = prompt if isinstance(prompt, str) else chat_messages(prompt, "", "prompt")
+        if isinstance(prompt, list) and (name := by_view.get(prompt_id(prompt))):
+            return name
         return by_view.get(prompt_id(render(template, "teacher", {"reference": None, **row, "prompt": prompt}, "")), [])
-    except UsageError:  # the template wants more than the line has: it is no line of this task
+    except UsageError:  # no prompt, or the template wants more than the line has: it is no line of this task
         return []
 
 

@@ -1,13 +1,13 @@
 """What an import has read, on disk while it is at work: memory does not grow with the files.
 
-A temporary SQLite database that nobody else sees, gone when it is closed. Texts are ASCII JSON, as SQLite holds no half
-characters. Does not know run directories.
+A temporary SQLite database that nobody else sees, gone when it is closed. Rows are ASCII JSON, and what they are found by is
+fitted into what SQLite holds. Does not know run directories.
 """
 
 import hashlib
 import json
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from seqdistill.engines import Completion
@@ -37,11 +37,26 @@ CREATE INDEX sample_number ON samples (prompt, teacher, number);
 """
 
 
+class _Database(sqlite3.Connection):
+    """A database that takes whatever ids, places and numbers a log holds."""
+
+    def execute(self, query: str, values: Iterable[Any] = (), /) -> sqlite3.Cursor:
+        return super().execute(query, tuple(map(_fitted, values)))
+
+
+def _fitted(value: Any) -> Any:
+    """A value as SQLite can hold it: half characters are escaped, and whole numbers have 64 bits."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode()
+    return min(max(value, -(1 << 63)), (1 << 63) - 1) if isinstance(value, int) else value
+
+
 class Store:
     """The rows, exchanges and samples of one import. Use it as a context manager."""
 
     def __init__(self) -> None:
-        self._db = sqlite3.connect("", isolation_level=None)  # without a name: a file of its own, removed when closed
+        # without a name: a file of its own, removed when closed
+        self._db = sqlite3.connect("", isolation_level=None, factory=_Database)
         self._db.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
         self._db.execute("PRAGMA synchronous = OFF")
         self._db.execute("PRAGMA journal_mode = OFF")
