@@ -242,7 +242,7 @@ async def _endpoint(engine: OpenAIEngine, name: str, model: str, address: Addres
 
     try:
         async with engine.client(address) as client:
-            listed = [one.id for one in (await client.models.list()).data]
+            listed = [str(one.id) for one in (await client.models.list()).data]
     except openai.APIStatusError as error:
         return _refused(name, error.status_code, address)
     except (openai.APIError, ValueError, TypeError, AttributeError) as error:

@@ -20,6 +20,7 @@ from seqdistill.recipe.tables import GenerateConfig, Recipe, TaskConfig, Teacher
 from seqdistill.records import write_jsonl
 from seqdistill.runs import Run, StageRecord
 from seqdistill.stages.evaluate.compare import compare
+from seqdistill.stages.evaluate.recomputed import differing
 from seqdistill.stages.evaluate.result import EvalResult
 from seqdistill.stages.evaluate.stage import evaluate
 from seqdistill.stages.evaluate.verification import verify
@@ -77,6 +78,15 @@ def test_it_answers_scores_and_writes_everything(run: Run, plan: Recipe) -> None
     assert all(len(row) == len(result.columns) for row in result.rows)
     assert all(len(row) == len(result.slice_columns) for row in result.slice_rows)
     assert "## Results" in run.file("train", "model").joinpath("README.md").read_text()
+
+
+def test_test_prompts_that_were_trained_on_are_in_the_verdict(run: Run, plan: Recipe, tmp_path: Path) -> None:
+    trained = json.loads(run.file("filter", "train.jsonl").read_text().splitlines()[0])["prompt"][-1]["content"]
+    write_jsonl(tmp_path / "test.jsonl", [{"prompt": text} for text in [trained, *(f"Say {n} twice." for n in range(11))]])
+    result = evaluate(run, plan, Silent())
+    assert result.scores["trained_on"] == 1
+    assert any(line.startswith("1 of the 12 test prompts were trained on") for line in result.verdict), result.verdict
+    assert list(differing(run)) == []
 
 
 def test_a_mean_in_the_table_is_the_mean_of_the_predictions(run: Run, plan: Recipe) -> None:

@@ -137,7 +137,7 @@ def test_a_row_that_breaks_the_form_is_kept_without_the_check(tmp_path: Path) ->
 
 def test_settings_are_named_with_their_flags() -> None:
     assert in_words(["filter.duplicates = false", 'filter.near_duplicates.scope = "off"']) == (
-        'filter.duplicates = false (--duplicates) and filter.near_duplicates.scope = "off" (--near-duplicates-scope)'
+        'filter.duplicates = false (--no-duplicates) and filter.near_duplicates.scope = "off" (--near-duplicates-scope)'
     )
 
 

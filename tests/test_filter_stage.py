@@ -194,6 +194,20 @@ def test_a_rule_that_takes_many_prompts_and_a_slice_that_loses_most_of_its_rows_
     assert filtered(make_run(tmp_path / "c", notices(50))).warnings == []
 
 
+def test_no_warning_proposes_to_train_on_the_test_set(tmp_path: Path) -> None:
+    test, asked = tmp_path / "test.jsonl", "How many boats of the northern harbour carried stone to the island in the winter of"
+    years = range(1900, 1920)
+    test.write_text("".join(json.dumps({"prompt": f"{asked} {year}?"}) + "\n" for year in years[:10]))
+    run = make_run(tmp_path / "run", [sample(f"{asked} {year}?", f"There were {year % 7} boats.") for year in years])
+    with pytest.raises(SeqdistillError) as raised:
+        filtered(run, test)
+    assert "masked = false" in (raised.value.hint or "") and "annotate" not in str(raised.value.hint)
+    result = filtered(run, test, contamination={"masked": False}, near_duplicates={"scope": "off"})
+    warned = next(warning for warning in result.warnings if "'contamination' rejects 10 of 20 prompts" in warning)
+    assert "(50%), 10 of them test prompts themselves: " in warned and "annotate" not in warned
+    assert result.kept == 10, "what the hint says keeps what is no copy"
+
+
 def test_an_opening_that_most_completions_have_is_the_task_s_form(tmp_path: Path) -> None:
     rows = [sample(row.prompt[0]["content"], "Here is a summary: " + row.text) for row in notices(200)]
     assert filtered(make_run(tmp_path, rows)).rejected == 0

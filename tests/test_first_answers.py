@@ -30,6 +30,14 @@ def thinking(body: Body) -> Body:
     return reply
 
 
+def some_yes(body: Body) -> Body:
+    """One answer in three is a choice."""
+    reply = answer(body)
+    if sum(map(ord, body["messages"][-1]["content"])) % 3 == 0:
+        reply["choices"][0]["message"]["content"] = "yes"
+    return reply
+
+
 def by_ids(body: Body, shift: int = 0) -> Body:
     """As vLLM's server with return_tokens_as_token_ids."""
     reply = answer({**body, "logprobs": None})
@@ -53,6 +61,8 @@ def without_likeliest(body: Body) -> Body:
 
 INLINE, MULTITASK = having(train__rationale="inline"), having(train__rationale="multitask")
 REASONING = having(train__reasoning=True)
+SCHEMA = having(generate__schema={"type": "object", "required": ["item"]})
+CHOICES = having(generate__choices=["yes", "no"])
 SEVERAL = having(generate__samples=3, generate__samples_per_request=3)
 STOPPED: list[tuple[str, list[Change], Any, int, str]] = [  # what makes it so, the teacher, requests paid at most, the message
     ("inline rationale without reasoning", [INLINE], answer, TRIAL, 'rationale = "inline", but none of the first 8 answers'),
@@ -60,6 +70,8 @@ STOPPED: list[tuple[str, list[Change], Any, int, str]] = [  # what makes it so, 
     ("reasoning without reasoning", [REASONING], answer, TRIAL, "[teacher] reasoning_tags"),
     ("three samples a request", [INLINE, SEVERAL], answer, 3, "none of the first 9 answers"),
     ("one request at a time", [INLINE, having(generate__concurrency=1)], answer, TRIAL, "what was answered is kept"),
+    ("a schema that the endpoint ignores", [SCHEMA], answer, TRIAL, "has the form (not JSON: Expecting value"),
+    ("choices that the endpoint ignores", [CHOICES], answer, TRIAL, "[generate] choices: none of the first 8 answers"),
     ("soft, tokens by their texts", [SOFT], answer, TRIAL, "return_tokens_as_token_ids = true"),
     ("soft, no log-probabilities", [SOFT], plain, TRIAL, "the endpoint reports none"),
     ("soft, no likeliest tokens", [SOFT], without_likeliest, TRIAL, "no likeliest tokens are stored"),
@@ -68,6 +80,8 @@ STOPPED: list[tuple[str, list[Change], Any, int, str]] = [  # what makes it so, 
 CONTINUED: list[tuple[str, list[Change], Any]] = [
     ("some answers have reasoning", [MULTITASK], thinking),
     ("tokens by the student's ids", [SOFT], by_ids),
+    ("some answers have the form", [CHOICES], some_yes),
+    ("no form is wanted of what is trained on", [CHOICES, having(filter__schema=False)], answer),
     ("nothing is needed", [], answer),
 ]
 

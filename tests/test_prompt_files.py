@@ -1,6 +1,8 @@
 """Rows of prompt files: the shapes that people have, other column names, and what is wrong with one."""
 
 import json
+import re
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -348,6 +350,8 @@ def test_the_group_of_a_prompt_is_no_part_of_its_id(tmp_path: Path) -> None:
         ({"prompt": "x", "references": ["y"]}, {}, "did you mean 'reference'"),
         ({"question": "x"}, {}, r":1: the row has no prompt; its keys are question"),
         ({"question": "x"}, {"prompt": "qestion"}, "the row has no prompt"),
+        ({"Message": "x"}, {}, ":1: the row has no prompt; its keys are Message"),
+        ({"mesages": [{"role": "user", "content": "x"}]}, {}, ":1: unknown key 'mesages', did you mean 'messages'"),
         ({"prompt": "x", "answer": "y"}, {"reference": "anwser"}, "no row has the column 'anwser'.*did you mean 'answer'"),
         ({"prompt": "x"}, {"refrence": "answer"}, r"\[task\] columns: unknown key 'refrence', did you mean 'reference'"),
         ({"prompt": "x"}, {"reference": 3}, r"\[task\] columns: reference = 3 is not the name of a column"),
@@ -372,6 +376,22 @@ def test_a_mistyped_key_or_column_is_named_with_the_nearest(
     with pytest.raises(UsageError, match=says) as raised:
         load_prompts(jsonl(tmp_path, row), PLAIN, columns=columns)
     assert raised.value.hint
+
+
+@pytest.mark.parametrize(
+    ("columns", "proposed"), [("ticket id,Message,Label", ("Message", "Label")), ("Body,Kind", ("Body", ""))]
+)
+def test_the_columns_proposed_for_a_table_can_be_copied_as_they_are(
+    tmp_path: Path, columns: str, proposed: tuple[str, str]
+) -> None:
+    (tmp_path / "table.csv").write_text(columns + "\n" + ",".join("abc"[: columns.count(",") + 1]) + "\n")
+    with pytest.raises(UsageError) as raised:
+        load_prompts(str(tmp_path / "table.csv"), PLAIN)
+    (hint,) = re.findall(r"\[task\] (columns = .*)", raised.value.hint or "")
+    named = tomllib.loads(hint)["columns"]
+    assert (named["prompt"], named.get("reference", "")) == proposed
+    (prompt,) = load_prompts(str(tmp_path / "table.csv"), PLAIN, columns=named)
+    assert prompt.messages[-1]["content"] in "abc"
 
 
 def test_a_key_that_only_looks_mistyped_is_fine_where_it_is_used(tmp_path: Path) -> None:

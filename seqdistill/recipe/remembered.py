@@ -35,7 +35,7 @@ def resolved_recipe(
     """
     kept, notes = run / "recipe.toml", run / "run.json"
     memory = _memory(notes)
-    if recipe_file and kept.exists() and kept.samefile(recipe_file):
+    if recipe_file and recipe_file.exists() and kept.exists() and kept.samefile(recipe_file):
         recipe_file = None  # the run's own copy: its paths are relative to where it came from
     folder = _folder_of(recipe_file) if recipe_file else run / memory.get("recipe_folder", ".")
     source = recipe_file or (kept if kept.exists() else None)

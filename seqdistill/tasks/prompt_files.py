@@ -51,7 +51,10 @@ KEYS = ("prompt", "messages", "system", "reference", "slice", "id", "group")
 RECORDED_KEYS = ("completion", "reasoning")  # that only the rows of an import have
 ROW_HINT = 'a prompt is {"prompt": "text"} or {"messages": [...]}, with "id", "reference", "slice" and "group" where known'
 NO_TYPOS = {"preference", "preferences"}  # keys of other data that only look like ours
-QUESTIONS = ("question", "query", "problem", "text", "input", "inputs", "sentence", "document", "article", "dialogue", "body")
+QUESTIONS = (
+    *("question", "query", "problem", "text", "input", "inputs", "sentence", "document", "article", "dialogue", "body"),
+    *("message", "ticket", "email", "review", "comment", "description", "content"),
+)
 # without which a question may mean nothing
 BESIDE_QUESTIONS = ("input", "context", "contexts", "passage", "choices", "options")
 REFERENCES = (
@@ -162,7 +165,8 @@ def _unsent_tools(row: Mapping[str, Any], prompt: Prompt, used: Set[str]) -> str
 
 def _likely(row: Mapping[str, Any], names: tuple[str, ...], used: Set[str]) -> str | None:
     """The first of the row's columns that are often called so and that nothing uses."""
-    return next((name for name in names if name in row and name not in used and isinstance(row[name], (str, int, float))), None)
+    columns = {name.casefold(): name for name in row if name not in used and isinstance(row[name], (str, int, float))}
+    return next((columns[name.casefold()] for name in names if name.casefold() in columns), None)
 
 
 def likely_columns(row: Mapping[str, Any]) -> tuple[str | None, str | None]:
@@ -272,6 +276,8 @@ def _check_keys(row: Mapping[str, Any], known: Mapping[str, Any], used: Set[str]
     lacking = [key for key in KEYS if key not in known and not (has_prompt and key in ("prompt", "messages"))]
     for name in row.keys() - used - set(KEYS) - NO_TYPOS:
         meant = difflib.get_close_matches(name.casefold(), lacking, n=1, cutoff=0.85)
+        if meant == ["messages"] and isinstance(row[name], str) and not isinstance(structured(row[name]), list):
+            continue  # `message`, a text: a column of the prompt, which is lacking, not mistyped
         if meant and name.casefold() != meant[0]:
             raise UsageError(
                 f"{place}: unknown key {name!r}, did you mean {meant[0]!r}?",

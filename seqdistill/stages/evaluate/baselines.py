@@ -3,8 +3,9 @@
 A student must beat them to be worth its training. Text in, text out.
 """
 
+import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,6 +35,13 @@ def rejected_file(run: Run) -> Path | None:
     """The rows that filter rejected, with their reasons; None where there are none."""
     path = run.file("filter", "rejected.jsonl")
     return path if path.is_file() and path.stat().st_size else None
+
+
+def trained_on(training: Path | None, prompts: Iterable[Prompt]) -> int:
+    """How many of the test prompts are in the training data too, as the student reads them."""
+    asked = {json.dumps(prompt.messages, sort_keys=True) for prompt in prompts}
+    rows = (json.dumps(row["prompt"], sort_keys=True) for _, row in read_jsonl(training)) if training else ()
+    return len(asked.intersection(rows))
 
 
 def copies(texts: Texts) -> list[str]:

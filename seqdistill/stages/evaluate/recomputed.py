@@ -17,7 +17,7 @@ from seqdistill.recipe.tables import EvalConfig, ModelConfig
 from seqdistill.records import fingerprint, read_json, read_jsonl, request_seed
 from seqdistill.runs import Run
 from seqdistill.stages.evaluate.answers import Answer, Scoring
-from seqdistill.stages.evaluate.baselines import training_file
+from seqdistill.stages.evaluate.baselines import trained_on, training_file
 from seqdistill.stages.evaluate.contestants import Contestant
 from seqdistill.stages.evaluate.cost import measured_inputs, terms_of, with_costs
 from seqdistill.stages.evaluate.deferral import DeferralTarget, with_cost
@@ -147,6 +147,8 @@ def _from_answers(written: Written) -> dict[str, Any]:
     if "safety" in scores and _has_inputs(run, "training data"):
         margin, training = scores["safety"]["margin"], training_file(run)
         document["safety"] = safety_document(written.sent, answers, training, margin, scores["resamples"], scores["seed"])
+    if "trained_on" in written.names and _has_inputs(run, "training data"):
+        document["trained_on"] = trained_on(training_file(run), (one.prompt for one in answers if one.model == "student"))
     if forced := scores.get("teacher_forced"):
         read = [row for _, row in read_jsonl(written.file("forced.jsonl"))]
         document["teacher_forced"] = forced_document(read, forced["reason"], scores["resamples"], scores["seed"])

@@ -85,6 +85,7 @@ def scores_of(
         **found,
         "primary_named": recipe.task.primary is not None,
         "prompts": len({answer.prompt.id for answer in answers}),
+        "trained_on": baselines.trained_on(training, (answer.prompt for answer in answers if answer.model == "student")),
         "teacher_license": license_in(run) or recipe.teacher.license,
         **({"form": form} if form else {}),
         **({"judge": judge} if judge else {}),

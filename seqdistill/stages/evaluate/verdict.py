@@ -29,6 +29,7 @@ def verdict(scores: Scores) -> list[str]:
     return [
         _headline(scores),
         *_trivial(scores),
+        *_trained_on(scores),
         *_other_way(scores),
         *_empty(scores),
         _measured(scores),
@@ -74,6 +75,14 @@ def _trivial(scores: Scores) -> Iterator[str]:
         yield (
             f"That shows nothing: {scores['models'][scores['judged']['other']]['phrase']} reaches only {reached:.1f}, and no "
             f"student can be worse than that by {scores['margin']:g} points."
+        )
+
+
+def _trained_on(scores: Scores) -> Iterator[str]:
+    if both := scores.get("trained_on"):
+        yield (
+            f"{both} of the {scores['prompts']} test prompts were trained on, so the scores flatter the student: hold others "
+            'out, or leave [filter.contamination] action at "drop".'
         )
 
 

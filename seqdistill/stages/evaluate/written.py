@@ -21,6 +21,7 @@ LATER: dict[str, Any] = {
     "needed": None,
     "warning": None,
     "few": ENOUGH,
+    "trained_on": 0,
     "primary_named": True,
     "teacher_license": None,
     "slices": [],

@@ -16,7 +16,7 @@ from seqdistill.records import Sample
 from seqdistill.stages.filter.checks.contamination import Hit, Item
 from seqdistill.stages.filter.checks.stock_phrases import StockPhrase
 from seqdistill.stages.filter.checks.words import Ints
-from seqdistill.stages.filter.rejection import Rejection, in_words
+from seqdistill.stages.filter.rejection import Rejection
 from seqdistill.stages.filter.scan import Facts
 
 EXAMPLES = 5  # of each rule
@@ -150,10 +150,14 @@ def warnings_of(facts: Facts, rejections: Rejections) -> list[str]:
             by_rule.setdefault(rejection.rule, set()).add(prompt)
     for rule in RULES:
         if (lost := len(by_rule.get(rule, ()))) > MANY_PROMPTS * total:
-            example = next(rejection for rejection in rejections.by_row.values() if rejection.rule == rule)
-            change = f"; {in_words(example.would_keep)} would keep it" if example.would_keep else ""
+            rows = [row for row, rejection in rejections.by_row.items() if rejection.rule == rule]
+            tested = [row for row in rows if (hit := facts.hits.get(row)) and hit.is_test_prompt]
+            own = len({int(facts.prompts[row]) for row in tested} & by_rule[rule])
+            example = rejections.by_row[next((row for row in rows if row not in tested), rows[0])]
+            of_them = f", {own:,} of them test prompts themselves" if own else ""
             found.append(
-                f"the rule {rule!r} rejects {lost:,} of {total:,} prompts ({lost / total:.0%}): {example.reason}{change}"
+                f"the rule {rule!r} rejects {lost:,} of {total:,} prompts ({lost / total:.0%}){of_them}: {example.reason}"
+                f"{f'; {way_out}' if (way_out := example.way_out) else ''}"
             )
     lost_rows = Counter(
         facts.slices[row] for row, rejection in rejections.by_row.items() if RULES[rejection.rule] not in CHOSEN

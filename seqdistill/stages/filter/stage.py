@@ -29,7 +29,7 @@ from seqdistill.stages.filter.checks.contamination import Item, ItemIndex, items
 from seqdistill.stages.filter.checks.words import Ints
 from seqdistill.stages.filter.outputs import write, write_baselines
 from seqdistill.stages.filter.people import drop_personal_data, mask_personal_data, reviewed_rows
-from seqdistill.stages.filter.rejection import Rejection, in_words
+from seqdistill.stages.filter.rejection import Rejection
 from seqdistill.stages.filter.report import Rejections, report, warnings_of
 from seqdistill.stages.filter.rules import (
     Repeated,
@@ -341,5 +341,5 @@ def _check_something_is_left(rejections: Rejections, rows: int) -> None:
         example = next(rejection for rejection in rejections.by_row.values() if rejection.rule == rule)
         raise SeqdistillError(
             f"no row is left: the rule {rule!r} rejected {by_rule[rule]} of {rows} ({example.reason})",
-            f"{in_words(example.would_keep)} would keep this one" if example.would_keep else "look at the answers in generate/",
+            example.way_out or "look at the answers in generate/",
         )

@@ -1,4 +1,4 @@
-"""What a training needs of the teacher's answers that only answers show: its reasoning, and log-probabilities of use.
+"""What a training needs of the teacher's answers that only answers show: form, reasoning, and log-probabilities of use.
 
 Decided on the first few, before the others are paid for. What recipe, prompts and the student's files show is `early`'s.
 """
@@ -10,10 +10,12 @@ from seqdistill.errors import SeqdistillError, UsageError
 from seqdistill.personal_data import hidden
 from seqdistill.recipe.tables import Recipe
 from seqdistill.records import Sample
+from seqdistill.stages.generate.first_answers import TRIAL
 from seqdistill.stages.train.fit import quiet
 from seqdistill.stages.train.methods.targets import MISSING, NO_LIKELIEST, STALE, TEXTS, why_without
 from seqdistill.stages.train.reading import Read, read_student
 from seqdistill.stages.train.student import find_student
+from seqdistill.tasks.answer_form import AnswerForm
 
 SHOWN = 100  # characters of the first answer
 KEPT = "nothing more was requested, and what was answered is kept"
@@ -34,16 +36,31 @@ def check_of(recipe: Recipe) -> Callable[[Answers], SeqdistillError | None] | No
     None in place of the check where the training needs nothing that only answers show.
     """
     config = recipe.train
-    if not recipe.student.model:
-        return None
     checks: list[Callable[[Recipe, Answers], SeqdistillError | None]] = []
-    if config.trains_reasoning or config.rationale == "multitask":
+    if recipe.filter.schema and (recipe.generate.schema or recipe.generate.choices):
+        checks.append(_without_form)
+    if recipe.student.model and (config.trains_reasoning or config.rationale == "multitask"):
         checks.append(_without_reasoning)
-    if config.method == "soft" and recipe.generate.logprobs:
+    if recipe.student.model and config.method == "soft" and recipe.generate.logprobs:
         checks.append(_without_targets)
     if not checks:
         return None
     return lambda answers: next(filter(None, (check(recipe, answers) for check in checks)), None)
+
+
+def _without_form(recipe: Recipe, answers: Answers) -> SeqdistillError | None:
+    """Why filter would keep none: an endpoint may ignore the form. Cut-off answers, and few prompts, show nothing of it."""
+    form = AnswerForm(recipe.generate.schema, tuple(recipe.generate.choices))
+    ended = [sample for sample, _ in answers if sample.finish_reason == "stop"]
+    faults = [form.fault(sample.text) for sample in ended]
+    if len({sample.prompt_id for sample in ended}) < TRIAL or not all(faults):
+        return None
+    return SeqdistillError(
+        f"[generate] {form.kind}: none of the first {len(ended)} answers of {_teachers(answers)} has the form ({faults[0]}); "
+        f"the first is {hidden(ended[0].text)[:SHOWN]!r}",
+        "the endpoint may ignore it: name the form in the teacher's instructions too, use another endpoint, or keep such "
+        f"answers with [filter] schema = false; {KEPT}",
+    )
 
 
 def _without_reasoning(recipe: Recipe, answers: Answers) -> SeqdistillError | None:

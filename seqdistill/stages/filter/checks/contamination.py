@@ -69,6 +69,11 @@ class Hit:
     share: float  # of the item found in the row
     beside: bool = False  # of a whole completion: the row's prompt is like the item's too
 
+    @property
+    def is_test_prompt(self) -> bool:
+        """Whether the row's prompt is a test prompt, not only like one."""
+        return self.kind == "exact" and self.side == "prompt"
+
 
 def items_of(prompts: Iterable[Prompt], source: str) -> list[Item]:
     """The texts of a test set: both views of each prompt, each last user message, the question in it, and the references."""
