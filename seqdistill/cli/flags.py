@@ -5,7 +5,7 @@ The flags of a stage are the keys of its tables, so a setting has one name, one 
 
 import inspect
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from difflib import get_close_matches
 from functools import cache
@@ -159,6 +159,19 @@ def _check_environment() -> None:
             )
 
 
+def _check_effect(tables: Sequence[str], values: Mapping[str, Any], options: Sequence[str]) -> None:
+    """Raises UsageError for a flag that would do nothing beside one of these options, which only read what is finished."""
+    for name in options:
+        for table, setting in _settings_in(tables):
+            passed = values.get(_name(table, setting)) not in (None, [])
+            if passed and ".".join((table, *setting.names)) not in READ_BY[name]:
+                useless = flag(table, *setting.names)
+                raise UsageError(
+                    f"--{name} with {useless}: it reads what is finished, and {useless} would do nothing",
+                    f"leave one of them out; beside --{name}: " + ", ".join(flag(*one.split(".")) for one in READ_BY[name]),
+                )
+
+
 def _from_environment(variable: str, setting: Setting) -> Any:
     """The value of a setting's environment variable, as the text itself where it does not fit; None for an unset one."""
     text, plain = os.environ.get(variable), _plain(setting)
@@ -201,6 +214,10 @@ JsonOption = Annotated[bool, typer.Option("--json", rich_help_panel=GENERAL, hel
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", rich_help_panel=GENERAL, help="no progress and no notes on stderr")]
 TOOLS = ("export", "serve")  # commands after which the run remembers what it did before, unless they --record its data
 ONLY_SHOWS = ("dry_run", "probe", "preflight", "explain", "compare", "shadow")  # options of stages that change nothing
+READ_BY = {  # options that read what is finished, and the settings that change what they say
+    "compare": ("task.primary", "eval.margin", "eval.fail_under", "eval.resamples", "eval.seed"),
+    "shadow": ("eval.metric",),
+}
 SEVERAL_STAGES = ("run", "sweep", "curve")  # commands that do not take the flags of all their stages
 
 
@@ -249,6 +266,7 @@ def command(
                 _check_environment()
                 if extras.get("budget", 0.0) is None:  # serve's own
                     extras["budget"] = passed_flags((BUDGET,), {}, ()).get("generate", {}).get("budget")
+                _check_effect(reached, values, [one for one in READ_BY if extras.get(one) is not None])
                 flags = passed_flags(reached, values, values["set_"] or ())
                 for stage in ("generate", "eval"):
                     if name == "run" and extras.get("limit") is not None:

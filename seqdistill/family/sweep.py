@@ -35,7 +35,7 @@ from seqdistill.family.members import (
     read_json,
     with_student,
 )
-from seqdistill.progress import Progress
+from seqdistill.progress import Progress, Silent
 from seqdistill.recipe.tables import Recipe
 from seqdistill.records import read_jsonl, write_json
 from seqdistill.runs import Run
@@ -158,7 +158,7 @@ def _check(run: Run, recipe: Recipe, students: Sequence[str]) -> None:
     """Raises UsageError for what would be refused later: of the run's data, of any student, of the test set."""
     for name in ("train", "validation"):
         run.need("filter", f"{name}.jsonl")
-    eval_inputs.check(run, recipe)
+    eval_inputs.check(run, recipe, Silent())
     check_runs_here(recipe)
     names: dict[str, str] = {}
     for student in students:
