@@ -100,6 +100,15 @@ def test_wrong_use_exits_2_and_names_it(argv: list[str], says: str, tmp_path: Pa
     assert captured.out == ""
 
 
+def test_a_recipe_that_is_not_there_is_wrong_use_of_a_run_that_has_one_too(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "r").mkdir()
+    (tmp_path / "r" / "recipe.toml").write_text("")
+    assert main(["filter", str(tmp_path / "r"), "-c", str(tmp_path / "none.toml")]) == 2
+    assert "none.toml: no such recipe" in capsys.readouterr().err
+
+
 def test_a_failing_json_command_prints_exactly_one_object(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["filter", str(tmp_path / "r"), "--json"]) == 2
     answer = json.loads(capsys.readouterr().out)
