@@ -308,7 +308,7 @@ def check_stages(run: RunPath, recipe: RecipeLike = None, *, first: str = STAGES
             return
         if filters:
             filter_stage.check(directory, resolved, progress, prompts=generates)
-        eval_inputs.check(directory, resolved)
+        eval_inputs.check(directory, resolved, progress)
         if generates:
             prompts = run_prompts(directory, resolved, progress, resolved.generate.limit)
             early.check_settings(resolved, prompts=prompts, progress=progress)

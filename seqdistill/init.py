@@ -133,7 +133,8 @@ def init(folder: Path, kind: str | None, recorded: Sequence[Path], columns: Sequ
         for file in FILES:
             shutil.copyfile(prompts_folder() / kind / file, made / file)
         write_text(made / "README.md", PAGE.format(name=name, recipe=recipe, run=shlex.quote(f"runs/{name}")))
-    return InitResult(folder, [*FILES, "README.md"], f"seqdistill run runs/smoke -c {recipe} --smoke 8")
+        prompts, tests = (len((made / file).read_text().splitlines()) for file in ("prompts.jsonl", "test.jsonl"))
+    return InitResult(folder, [*FILES, "README.md"], f"seqdistill run runs/smoke -c {recipe} --smoke 8", prompts, tests)
 
 
 def _named_columns(columns: Iterable[str]) -> dict[str, str]:

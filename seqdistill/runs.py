@@ -90,7 +90,8 @@ class Run:
         """The path of a file that an earlier stage must have written. Raises UsageError naming the command to run."""
         path = self.file(stage, name)
         if self.manifest(stage) is None or not path.exists():
-            raise UsageError(f"{path}: not there yet", f"run `seqdistill {stage} {self.shell}` first")
+            mistyped = "" if self.path.is_dir() else f"there is no run {self.path}: check the name, or "
+            raise UsageError(f"{path}: not there yet", f"{mistyped}run `seqdistill {stage} {self.shell}` first")
         return path
 
     def hash_of(self, path: Path) -> str:
@@ -353,6 +354,7 @@ def _by_dotted_name(settings: Mapping[str, Any], above: str = "") -> dict[str, A
     """The settings with those in a table of their own, like train.args, each under its whole name."""
     flat: dict[str, Any] = {}
     for name, value in settings.items():
+        value = list(value) if isinstance(value, tuple) else value  # as JSON gives it back
         flat |= _by_dotted_name(value, f"{above}{name}.") if isinstance(value, Mapping) else {above + name: value}
     return flat
 

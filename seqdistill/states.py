@@ -34,7 +34,7 @@ class Status:
 def status_of(run: Run, recipe: Recipe) -> Status:
     """Reads the state of a run. Raises UsageError for a directory that is not there, and for a damaged manifest."""
     if not run.path.is_dir():
-        raise UsageError(f"{run.path}: no such run", "see the name; `seqdistill run RUN -c RECIPE` makes one")
+        raise UsageError(f"{run.path}: no such run", "check the name; `seqdistill run RUN -c RECIPE` makes one")
     states = states_before(run, recipe, None)
     return Status(states, _next(run, states))
 

@@ -81,18 +81,32 @@ def test_an_option_that_is_on_names_the_flag_that_turns_it_off(capsys: pytest.Ca
         (["filter", "{tmp}/r", "--set", "filter.near_similarity=1"], "did you mean 'near_duplicates.similarity'"),
         (["generate", "{tmp}/r"], "--prompts"),
         (["filter", "{tmp}/r"], "seqdistill generate"),
+        (["filter", "{tmp}/r"], "there is no run {tmp}/r: check the name, or run `seqdistill generate"),
         (["train", "{tmp}/r", "--student", "x/y"], "seqdistill filter"),
         (["eval", "{tmp}/r", "--margin", "5%"], "'5%' is not a number"),
         (["eval", "{tmp}/r", "--limit", "2.5"], "'2.5' is not a whole number"),
         (["eval", "{tmp}/r", "--shadow", "log.jsonl", "--compare", "{tmp}/o"], "--shadow with --compare"),
         (["eval", "{tmp}/r", "--shadow", "log.jsonl", "--markdown", "{tmp}/o.md"], "--shadow with --markdown"),
+        (["eval", "{tmp}/r", "--shadow", "log.jsonl", "--margin", "3"], "--shadow with --margin"),
+        (["eval", "{tmp}/r", "--compare", "{tmp}/o", "--target", "0.9"], "--compare with --target"),
+        (["eval", "{tmp}/r", "--compare", "{tmp}/o", "--teacher", "gpt-5-mini"], "--compare with --teacher"),
+        (["eval", "{tmp}/r", "--compare", "{tmp}/o", "--margin", "3"], "run `seqdistill eval"),
     ],
 )
 def test_wrong_use_exits_2_and_names_it(argv: list[str], says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([part.format(tmp=tmp_path) for part in argv]) == 2
     captured = capsys.readouterr()
-    assert says in captured.err
+    assert says.format(tmp=tmp_path) in captured.err
     assert captured.out == ""
+
+
+def test_a_recipe_that_is_not_there_is_wrong_use_of_a_run_that_has_one_too(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "r").mkdir()
+    (tmp_path / "r" / "recipe.toml").write_text("")
+    assert main(["filter", str(tmp_path / "r"), "-c", str(tmp_path / "none.toml")]) == 2
+    assert "none.toml: no such recipe" in capsys.readouterr().err
 
 
 def test_a_failing_json_command_prints_exactly_one_object(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

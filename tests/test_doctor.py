@@ -87,6 +87,15 @@ def test_an_endpoint_and_its_key(
         assert server.requests == [] and "-key" not in json.dumps(found)
 
 
+def test_a_list_of_models_without_names_is_a_note(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "k")
+    with ChatServer(model=None) as server:  # which lists a model whose id is null
+        _, found = checked(capsys, "-c", str(recipe(tmp_path, server.url)))
+    assert next(one for name, one in found.items() if name.startswith("teacher at "))["state"] == "note"
+
+
 def test_a_server_that_is_not_there_and_a_model_that_is_no_file(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -19,6 +19,7 @@ from seqdistill.progress import Silent
 from seqdistill.recipe.tables import EvalConfig, GenerateConfig, Recipe, StudentConfig, TaskConfig, TeacherConfig
 from seqdistill.records import write_jsonl
 from seqdistill.runs import Run
+from seqdistill.stages.evaluate.inputs import check
 from seqdistill.stages.evaluate.result import NAMED, EvalResult
 from seqdistill.stages.evaluate.stage import evaluate
 from seqdistill.stages.evaluate.statistics.intervals import share
@@ -51,6 +52,27 @@ def student(body: Body) -> Body:
     """The trained one is right on three letters of four and wordy on the others; the untrained one is always wordy."""
     n = number(body)
     return said(body, KINDS[n % 3] if n % 4 and body["model"].endswith("model") else "Dear reader, it is a letter.")
+
+
+@pytest.mark.parametrize(
+    ("references", "says"),
+    [
+        (["praise", "Complaint."], None),
+        (
+            ["praise", "complaints", "complaints"],
+            "the references of 2 of 3 test prompts are not in [generate] choices: 'complaints'",
+        ),
+        (["complaints", "spam", None], "'complaints' 1 times, did you mean 'complaint'?"),
+    ],
+)
+def test_references_that_are_no_choice_are_noted_before_anything_is_paid(
+    references: list[str | None], says: str | None, tmp_path: Path
+) -> None:
+    rows = [{"prompt": f"letter {n}"} | ({"reference": one} if one else {}) for n, one in enumerate(references)]
+    write_jsonl(tmp_path / "test.jsonl", rows)
+    plan = Recipe(task=TaskConfig(test=str(tmp_path / "test.jsonl")), generate=GenerateConfig(choices=KINDS))
+    check(Run(tmp_path / "run"), plan, notes := Notes())
+    assert bool(notes.notes) == bool(says) and (says or "") in "".join(notes.notes)
 
 
 @pytest.fixture

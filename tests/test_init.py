@@ -55,6 +55,12 @@ def test_a_kinds_recipe_goes_through_all_four_stages(kind: str, tmp_path: Path, 
     assert all(Run(run).manifest(stage) for stage in STAGES)
 
 
+def test_the_rows_of_a_kind_are_counted(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert main(["init", str(tmp_path / "mine"), "--kind", "classify", "--json"]) == 0
+    made = json.loads(capsys.readouterr().out)
+    assert (made["prompts"], made["test_prompts"], made["run"]) == (10, 8, None)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_commands_of_the_page_are_taken_with_the_recipe_beside_it(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_model: Path

@@ -25,6 +25,14 @@ def finished(run: Run, data: Path, **settings: object) -> StageRecord:
     return record
 
 
+def test_a_setting_of_several_values_that_is_the_same_is_no_difference(tmp_path: Path) -> None:
+    data, run = tmp_path / "in.jsonl", Run(tmp_path / "run")
+    data.write_text("a")
+    finished(run, data, choices=("a", "b"), seed=1)
+    again = StageRecord(run, "filter", {"choices": ("a", "b"), "seed": 2}, {"samples": data})
+    assert again.differences() == ["seed: 1 -> 2"]
+
+
 def test_a_stage_is_up_to_date_until_a_setting_an_input_or_an_output_changes(tmp_path: Path) -> None:
     data, run = tmp_path / "in.jsonl", Run(tmp_path / "run")
     data.write_text("a")

@@ -159,6 +159,18 @@ def _check_environment() -> None:
             )
 
 
+def _check_effect(option: str, effective: Sequence[str], tables: Sequence[str], values: Mapping[str, Any]) -> None:
+    """Raises UsageError for a flag that would do nothing beside an option that only reads what is finished."""
+    for table, setting in _settings_in(tables):
+        passed = values.get(_name(table, setting)) not in (None, [])
+        if passed and ".".join((table, *setting.names)) not in effective:
+            useless = flag(table, *setting.names)
+            raise UsageError(
+                f"--{option} with {useless}: it reads what is finished, and {useless} would do nothing",
+                f"leave one of them out; beside --{option}: " + ", ".join(flag(*one.split(".")) for one in effective),
+            )
+
+
 def _from_environment(variable: str, setting: Setting) -> Any:
     """The value of a setting's environment variable, as the text itself where it does not fit; None for an unset one."""
     text, plain = os.environ.get(variable), _plain(setting)
@@ -247,11 +259,13 @@ def command(
     creates_run: bool = False,
     sets: Mapping[str, Sequence[str]] | None = None,
     is_remembered: Callable[[dict[str, Any]], bool] = lambda _: True,
+    reads_finished: Mapping[str, Sequence[str]] | None = None,
 ) -> Decorator:
     """A decorator: makes a command RUN [flags of the tables] of a function (run, recipe, console, **extra) -> result.
 
     `reads`: tables without flags here, whose variables and --set count. `sets`: an option that is this key of several tables.
-    `is_remembered`: whether the run keeps the settings, by the options of the command.
+    `is_remembered`: whether the run keeps the settings, by the options of the command. `reads_finished`: options that only read
+    what is finished, and the settings that change what they say.
     """
 
     def decorate(act: Act) -> Act:
@@ -262,6 +276,9 @@ def command(
             def work() -> dict[str, Any]:
                 directory = Run(run)
                 _check_environment()
+                for option, effective in (reads_finished or {}).items():
+                    if extras.get(option) is not None:
+                        _check_effect(option, effective, tables, values)
                 flags = passed_flags((*tables, *reads), values, values["set_"] or ())
                 for key, several in (sets or {}).items():
                     if (value := extras.pop(key)) is not None:

@@ -170,6 +170,10 @@ def _train(run: Run, recipe: Recipe, console: Console, preflight: bool = False) 
     "seqdistill eval runs/mine --fail-under kept=0.9 --markdown result.md\n"
     "seqdistill eval runs/new --compare runs/old",
     is_remembered=lambda options: not (options["compare"] or options["shadow"]),
+    reads_finished={
+        "compare": ("task.primary", "eval.margin", "eval.fail_under", "eval.resamples", "eval.seed"),
+        "shadow": ("eval.metric",),
+    },
 )
 def _eval(
     run: Run,

@@ -104,7 +104,7 @@ def curve(run: Run, recipe: Recipe, repeats: int, progress: Progress) -> CurveRe
 def _check(run: Run, recipe: Recipe) -> list[str]:
     """The prompts of the training rows, in the order by hash."""
     files = [run.need("filter", f"{name}.jsonl") for name in ("train", "validation")]
-    eval_inputs.check(run, recipe)
+    eval_inputs.check(run, recipe, Silent())
     check_runs_here(recipe)
     check_settings(recipe, run)
     if recipe.train.limit is not None:

@@ -28,7 +28,7 @@ from seqdistill.errors import Incomplete, SeqdistillError, Stopped, UsageError
 from seqdistill.export.forms import check_quantised, export, proofs
 from seqdistill.family.ladder import Choice, Trial, Verdict, choose, verdicts
 from seqdistill.family.members import Member, adopt_training, check_runs_here, finish, member_name, open_member, with_student
-from seqdistill.progress import Progress
+from seqdistill.progress import Progress, Silent
 from seqdistill.recipe.tables import Recipe
 from seqdistill.records import read_json, read_jsonl, write_json
 from seqdistill.runs import Run
@@ -145,7 +145,7 @@ def _check(run: Run, recipe: Recipe, students: Sequence[str]) -> None:
     """Raises UsageError for what would be refused later: of the run's data, of any student, of the test set."""
     for name in ("train", "validation"):
         run.need("filter", f"{name}.jsonl")
-    eval_inputs.check(run, recipe)
+    eval_inputs.check(run, recipe, Silent())
     check_runs_here(recipe)
     names: dict[str, str] = {}
     for student in students:

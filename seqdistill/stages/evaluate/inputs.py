@@ -3,6 +3,7 @@
 Decides what makes the outputs out of date. Sends no requests.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,8 +12,10 @@ from typing import Any
 from seqdistill.errors import UsageError
 from seqdistill.journal.prices import price_of
 from seqdistill.metrics import Measure, default_metric, measures
+from seqdistill.metrics.classes import label
 from seqdistill.metrics.own import own_metric, split_name
 from seqdistill.progress import Progress, Silent
+from seqdistill.recipe.reading import nearest
 from seqdistill.recipe.remembered import generated_with
 from seqdistill.recipe.tables import Recipe, settings
 from seqdistill.records import Prompt, is_hub_source, prompt_id
@@ -69,6 +72,7 @@ class Inputs:
         found = load_prompts(self.test, self.template, self.recipe.eval.limit, progress, self.recipe.task.columns)
         if repeated := len(found) - len({prompt_id(prompt.messages) for prompt in found}):
             progress.note(f"eval: {repeated} test prompts have the text of another; intervals count prompts of one text as one")
+        _note_other_labels(found, self.scoring.form.choices, progress)
         return grouped_by_text(found)
 
     def competing(self, prompts: int) -> list[Contestant]:
@@ -112,19 +116,30 @@ def grouped_by_text(prompts: Sequence[Prompt]) -> list[Prompt]:
     return [replace(prompt, group=group_of(prompt)) for prompt in prompts]
 
 
-def check(run: Run, recipe: Recipe) -> None:
-    """Raises UsageError for what eval would refuse, before there is a student."""
-    recipe, test, _ = _checked(run, recipe)
+def check(run: Run, recipe: Recipe, progress: Progress) -> None:
+    """Raises UsageError for what eval would refuse, before there is a student; notes references that no answer can meet."""
+    recipe, test, scoring = _checked(run, recipe)
     template = load_template(recipe.task.template)
-    load_prompts(test, template, recipe.eval.limit, Silent(), recipe.task.columns)
+    prompts = load_prompts(test, template, recipe.eval.limit, Silent(), recipe.task.columns)
+    _note_other_labels(prompts, scoring.form.choices, progress)
     items_of(recipe, template, None)
+
+
+def _note_other_labels(prompts: Sequence[Prompt], choices: Sequence[str], progress: Progress) -> None:
+    others = [prompt.reference for prompt in prompts if prompt.reference and label(prompt.reference, choices) is None]
+    if choices and others:
+        other, times = Counter(others).most_common(1)[0]
+        progress.note(
+            f"eval: the references of {len(others)} of {len(prompts)} test prompts are not in [generate] choices: {other!r} "
+            f"{times} times{nearest(other, choices)}; accuracy to reference leaves these prompts out"
+        )
 
 
 def _checked(run: Run, recipe: Recipe) -> tuple[Recipe, str, Scoring]:
     """The recipe as the run's answers were requested, the test set and how it is scored."""
     test = recipe.task.test
     if test is None and not run.path.exists():
-        raise UsageError(f"{run.path}: no such run", "see the name; `seqdistill run RUN -c RECIPE` makes one")
+        raise UsageError(f"{run.path}: no such run", "check the name; `seqdistill run RUN -c RECIPE` makes one")
     if test is None:
         raise UsageError(
             "no test set is configured",

@@ -194,7 +194,8 @@ def _steps(scores: Scores, slices: list[SliceAnswer], answer: Answer, run: str) 
         worst = [one.name for one in slices if one.answer == "no"] or [one.name for one in slices if one.answer == "open"]
         of = f" of {listed(worst)}" if 0 < len(worst) < len(slices) else ""
         yield Step(
-            f"Train on more prompts{of}: read the regressions first, they show what is missing.", f"seqdistill run {run}"
+            f"Train on more prompts{of}: read the regressions, add what is missing to [task] prompts, and run again.",
+            f"seqdistill run {run}",
         )
     stopped = student.get("stopped")
     if stopped and stopped["value"] is not None and stopped["value"] < STOPS_WANTED:

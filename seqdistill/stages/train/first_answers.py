@@ -10,7 +10,6 @@ from seqdistill.errors import SeqdistillError, UsageError
 from seqdistill.personal_data import hidden
 from seqdistill.recipe.tables import Recipe
 from seqdistill.records import Sample
-from seqdistill.stages.generate.first_answers import TRIAL
 from seqdistill.stages.train.fit import quiet
 from seqdistill.stages.train.methods.targets import MISSING, NO_LIKELIEST, STALE, TEXTS, why_without
 from seqdistill.stages.train.reading import Read, read_student
@@ -18,6 +17,7 @@ from seqdistill.stages.train.student import find_student
 from seqdistill.tasks.answer_form import AnswerForm
 
 SHOWN = 100  # characters of the first answer
+FEWEST = 8  # prompts without an answer of the form: as many show that the endpoint ignores it
 KEPT = "nothing more was requested, and what was answered is kept"
 WAYS_OUT = {
     MISSING: "the endpoint reports none, although they were requested: use another one",
@@ -53,7 +53,7 @@ def _without_form(recipe: Recipe, answers: Answers) -> SeqdistillError | None:
     form = AnswerForm(recipe.generate.schema, tuple(recipe.generate.choices))
     ended = [sample for sample, _ in answers if sample.finish_reason == "stop"]
     faults = [form.fault(sample.text) for sample in ended]
-    if len({sample.prompt_id for sample in ended}) < TRIAL or not all(faults):
+    if len({sample.prompt_id for sample in ended}) < FEWEST or not all(faults):
         return None
     return SeqdistillError(
         f"[generate] {form.kind}: none of the first {len(ended)} answers of {_teachers(answers)} has the form ({faults[0]}); "
