@@ -610,6 +610,29 @@ def test_a_wrong_value_anywhere_in_any_shape_is_never_more_than_a_line_that_cann
     assert result.unread > len(wrong) / 10
 
 
+PASSAGES = {
+    "a question with its passage": [{"question": "Capital?", "contexts": ["Paris is the capital."], "answer": "Paris"}],
+    "SQuAD": [
+        {"context": "Paris is the capital.", "question": "Capital?", "answers": {"text": ["Paris"], "answer_start": [0]}}
+    ],
+}
+NULLS = ("error", "custom_id", "messages", "body", "params", "result", "context", "text", "message", "key", "tools", "choices")
+
+
+def test_a_column_that_is_null_says_no_more_than_one_that_is_not_there(tmp_path: Path) -> None:
+    """As of rows of several kinds in one table, in Parquet or out of a database."""
+    for number, (shape, rows) in enumerate({**FULL, **PASSAGES}.items()):
+        if all(isinstance(row, dict) for row in rows):
+            columns = dict.fromkeys((*NULLS, *(name for row in rows for name in row)))
+            table = [{**columns, **row} for row in rows]
+            results = []
+            for folder, held in ((tmp_path / f"{number}-rows", rows), (tmp_path / f"{number}-table", table)):
+                folder.mkdir()
+                result, samples = imported(folder, lines(folder, held))
+                results.append((result.unread, result.skipped, samples))
+            assert results[0] == results[1], shape
+
+
 HALF = "\ud83d"  # of a character: SQLite holds none, nor whole numbers of more than 64 bits
 
 

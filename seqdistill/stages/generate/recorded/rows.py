@@ -62,6 +62,8 @@ THOUGHTS = (
 )
 # what a column of that name says of it
 NO_REASONING = ("on", "off", "yes", "no", "true", "false", "low", "medium", "high", "none")
+NULLS = {*ANSWERS} - {"chosen", "targets"}  # keys that say something also where they are null: the answer is empty
+NULLS |= {"prompt_json", "response_json"}  # the log is that of the package `llm`
 PLAIN = {
     *PROMPTS,
     *ANSWERS,
@@ -94,9 +96,11 @@ def opened(raw: Mapping[str, Any], columns: Mapping[str, str]) -> list[Row]:
 def _plain(raw: Mapping[str, Any], columns: Mapping[str, str]) -> Row:
     """The row with names as `columns` maps them, plain keys also in upper case, and lists and objects that a text holds.
 
-    A prompt stays text, unless it is a list of messages.
+    A prompt stays text, unless it is a list of messages. What is null is not there, as a table has a column for whatever any
+    row of it holds; but an answer that is null is an empty one.
     """
     row = {str(key).strip(): value for key, value in raw.items()}
+    row = {key: value for key, value in row.items() if value is not None or key in NULLS}
     row |= {key.casefold(): row[key] for key in reversed(row) if key.casefold() in PLAIN - row.keys()}
     named = {key: column_value(row, column) for key, column in columns.items() if has_column(row, column)}
     if "completion" in named:
