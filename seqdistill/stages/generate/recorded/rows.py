@@ -10,7 +10,7 @@ from typing import Any
 
 from seqdistill.engines.replies import as_dict, as_list
 from seqdistill.errors import UsageError
-from seqdistill.stages.generate.recorded.answers import is_reply, is_request, written
+from seqdistill.stages.generate.recorded.answers import is_reply, is_reply_in_text, is_request, written
 from seqdistill.stages.generate.recorded.exchange import (
     ANSWERS,
     CONVERSATIONS,
@@ -121,7 +121,7 @@ def _plain(raw: Mapping[str, Any], columns: Mapping[str, str]) -> Row:
 def _is_structure(key: str, held: Any) -> bool:
     """Whether what a text under `key` holds is a list or an object of the row's, and not a prompt or an answer in JSON."""
     if key in ANSWERS:
-        return is_reply(held) or (is_conversation(held) and any(map(is_assistant, held)))
+        return is_reply_in_text(held)
     loose = key in (*PROMPTS, "reference", "context", "instruction", "system")
     return not loose or is_conversation(held) or is_request(held) or is_reply(held)
 
