@@ -103,6 +103,39 @@ def test_logs_are_read_from_every_kind_of_file(tmp_path: Path, shape: str, kind:
     assert (sample.prompt, sample.completion, sample.teacher) == ([ASKED], [ANSWER], "m")
 
 
+REPLIES_IN_CELLS: list[Any] = [
+    {"request": {"body": CHAT}, "response": {"status_code": 200, "body": REPLY}},
+    {"request": {"message": "2 + 3?"}, "response": {"text": "5", "finish_reason": "COMPLETE", "meta": {}}},
+    {"request": {"prompt": "2 + 3?"}, "response": {"content": "5", "stop": True, "stop_type": "eos", "tokens_predicted": 3}},
+    {"request": {"input": "2 + 3?"}, "response": {"model_id": "m", "results": [{"generated_text": "5"}]}},
+    {"span_id": "s", "input": [ASKED], "output": [CHOICE], "metadata": {"model": "m"}, "metrics": {"prompt_tokens": 7}},
+    {"messages": [ASKED], "output": [{"type": "text", "text": "5"}]},
+    {"messages": [ASKED], "output": [{"generated_text": [ASKED, ANSWER]}]},
+    {"messages": [ASKED], "output": RESPONSE["output"]},
+    {"input": {"inputBodyJson": CHAT}, "output": {"outputBodyJson": REPLY}},
+    {
+        "trace_id": "t",
+        "input": {"type": "chat_messages", "value": [ASKED]},
+        "output": {"type": "chat_messages", "value": [ANSWER]},
+    },
+]
+
+
+@pytest.mark.parametrize("row", REPLIES_IN_CELLS)
+def test_an_api_s_reply_in_a_cell_is_no_answer_that_is_json(tmp_path: Path, row: Any) -> None:
+    write_csv(tmp_path / "log.csv", [row])
+    _, (sample,) = imported(tmp_path, tmp_path / "log.csv")
+    assert (sample.prompt, sample.completion) == ([ASKED], [ANSWER])
+
+
+@pytest.mark.parametrize(
+    "answer", ['{"total":  5}', '["a", "b"]', '[{"name": "add", "arguments": {"a": 1}}]', '{"answer": "5", "finish": "stop"}']
+)
+def test_an_answer_that_is_json_stays_as_it_is_in_a_cell(tmp_path: Path, answer: str) -> None:
+    write_csv(tmp_path / "log.csv", [{"prompt": "2 + 3?", "completion": answer}])
+    assert imported(tmp_path, tmp_path / "log.csv")[1][0].text == answer
+
+
 def test_a_promptfoo_output_file_is_read_with_what_it_asserts_as_reference(tmp_path: Path) -> None:
     document = {"evalId": "e", "results": {"version": 3, "results": [PROMPTFOO], "prompts": [{"raw": "x"}]}, "config": {}}
     (tmp_path / "out.json").write_text(json.dumps(document, indent=1))
@@ -608,6 +641,29 @@ def test_a_wrong_value_anywhere_in_any_shape_is_never_more_than_a_line_that_cann
     result, _ = imported(tmp_path, lines(tmp_path, [*wrong, {"prompt": "p", "completion": "c"}]))
     assert result.read == result.new + result.unread
     assert result.unread > len(wrong) / 10
+
+
+PASSAGES = {
+    "a question with its passage": [{"question": "Capital?", "contexts": ["Paris is the capital."], "answer": "Paris"}],
+    "SQuAD": [
+        {"context": "Paris is the capital.", "question": "Capital?", "answers": {"text": ["Paris"], "answer_start": [0]}}
+    ],
+}
+NULLS = ("error", "custom_id", "messages", "body", "params", "result", "context", "text", "message", "key", "tools", "choices")
+
+
+def test_a_column_that_is_null_says_no_more_than_one_that_is_not_there(tmp_path: Path) -> None:
+    """As of rows of several kinds in one table, in Parquet or out of a database."""
+    for number, (shape, rows) in enumerate({**FULL, **PASSAGES}.items()):
+        if all(isinstance(row, dict) for row in rows):
+            columns = dict.fromkeys((*NULLS, *(name for row in rows for name in row)))
+            table = [{**columns, **row} for row in rows]
+            results = []
+            for folder, held in ((tmp_path / f"{number}-rows", rows), (tmp_path / f"{number}-table", table)):
+                folder.mkdir()
+                result, samples = imported(folder, lines(folder, held))
+                results.append((result.unread, result.skipped, samples))
+            assert results[0] == results[1], shape
 
 
 HALF = "\ud83d"  # of a character: SQLite holds none, nor whole numbers of more than 64 bits

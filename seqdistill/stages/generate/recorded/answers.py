@@ -63,6 +63,27 @@ def is_reply(value: Any) -> bool:
     )
 
 
+def is_reply_in_text(held: Any) -> bool:
+    """Whether what a text holds, as of a cell of CSV, is an API's reply or a stream of it, and not an answer that is JSON.
+
+    Stricter than for an object of the row's own, of which somebody who keeps texts would have kept the text alone.
+    """
+    if isinstance(held, list):
+        whole = bool(held) and all(isinstance(one, dict) and _is_of_api(one) and not is_call(one) for one in held)
+        return whole or (is_conversation(held) and any(map(is_assistant, held)))
+    if not isinstance(held, Mapping):
+        return False
+    ended = finish_of(held) is not None and _is_wrapper(held)
+    generated = any("generated_text" in one for one in objects(held.get("results")))  # watsonx's
+    streamed = is_chunk(held) or assembled(held.get("stream")) is not None
+    return ended or generated or streamed or is_reply(held) or is_reply(held.get("body")) or _is_logged(held, "output")
+
+
+def _is_logged(value: Mapping[str, Any], what: str) -> bool:
+    """Whether an object is the input or the output of a call as Bedrock's log or LangWatch keeps it."""
+    return f"{what}BodyJson" in value or value.get("type") == "chat_messages"
+
+
 def is_request(value: Any) -> bool:
     """Whether an object is a request to an API, its messages or one of them, and not a prompt that is itself JSON."""
     if not isinstance(value, Mapping):
@@ -73,6 +94,7 @@ def is_request(value: Any) -> bool:
         or any("parts" in one for one in contents)
         or (str(value.get("role")).lower() in ROLES and bool(value.keys() & {"content", "parts"}))
         or {"raw", "label"} <= value.keys()  # Promptfoo's
+        or _is_logged(value, "input")
     )
 
 

@@ -171,7 +171,8 @@ def conversation_of(row: Row) -> list[Any] | None:
     value = value.get("messages") if isinstance(value, dict) else value
     if not isinstance(value, list):
         return None
-    elsewhere = row.keys() & {"completion", "choices", "candidates"} or isinstance(row.get("message"), dict)
+    others = [row[key] for key in ("completion", "choices", "candidates") if key in row]
+    elsewhere = any(one is not None or not is_assistant(value[-1]) for one in others) or isinstance(row.get("message"), dict)
     beside = any(row.get(key) not in (None, "", [], {}) for key in (*ANSWERS, *EXPECTED))
     elsewhere = elsewhere or reply_of(row) is not None or (beside and not is_assistant(value[-1]))
     return value if not elsewhere and any(is_assistant(one) for one in value) else None

@@ -233,7 +233,8 @@ def _contradict(request: Row, reply: Mapping[str, Any]) -> bool:
 
 
 def _is_stored_message(row: Row) -> bool:
-    return "role" in row and "content" in row and isinstance(row.get("id"), str) and STORED.fullmatch(row["id"]) is not None
+    is_message = "role" in row and bool(row.keys() & {"content", "content_parts", "tool_calls"})
+    return is_message and isinstance(row.get("id"), str) and STORED.fullmatch(row["id"]) is not None
 
 
 def _stored(row: Row) -> tuple[str, int]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from seqdistill.engines.replies import as_dict, as_list
 from seqdistill.errors import UsageError
-from seqdistill.stages.generate.recorded.answers import is_reply, is_request, written
+from seqdistill.stages.generate.recorded.answers import is_reply, is_reply_in_text, is_request, written
 from seqdistill.stages.generate.recorded.exchange import (
     ANSWERS,
     CONVERSATIONS,
@@ -55,6 +55,8 @@ THOUGHTS = (
 )
 # what a column of that name says of it
 NO_REASONING = ("on", "off", "yes", "no", "true", "false", "low", "medium", "high", "none")
+NULLS = {*ANSWERS} - {"chosen", "targets"}  # keys that say something also where they are null: the answer is empty
+NULLS |= {"prompt_json", "response_json"}  # the log is that of the package `llm`
 PLAIN = {
     *PROMPTS,
     *ANSWERS,
@@ -87,9 +89,11 @@ def opened(raw: Mapping[str, Any], columns: Mapping[str, str]) -> list[Row]:
 def _plain(raw: Mapping[str, Any], columns: Mapping[str, str]) -> Row:
     """The row with names as `columns` maps them, plain keys also in upper case, and lists and objects that a text holds.
 
-    A prompt stays text, unless it is a list of messages.
+    A prompt stays text, unless it is a list of messages. What is null is not there, as a table has a column for whatever any
+    row of it holds; but an answer that is null is an empty one.
     """
     row = {str(key).strip(): value for key, value in raw.items()}
+    row = {key: value for key, value in row.items() if value is not None or key in NULLS}
     row |= {key.casefold(): row[key] for key in reversed(row) if key.casefold() in PLAIN - row.keys()}
     named = {key: column_value(row, column) for key, column in columns.items() if has_column(row, column)}
     if "completion" in named:
@@ -110,7 +114,7 @@ def _plain(raw: Mapping[str, Any], columns: Mapping[str, str]) -> Row:
 def _is_structure(key: str, held: Any) -> bool:
     """Whether what a text under `key` holds is a list or an object of the row's, and not a prompt or an answer in JSON."""
     if key in ANSWERS:
-        return is_reply(held) or (is_conversation(held) and any(map(is_assistant, held)))
+        return is_reply_in_text(held)
     loose = key in (*PROMPTS, "reference", "context", "instruction", "system")
     return not loose or is_conversation(held) or is_request(held) or is_reply(held)
 

@@ -7,7 +7,7 @@ fitted into what SQLite holds. Does not know run directories.
 import hashlib
 import json
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from seqdistill.engines import Completion
@@ -40,7 +40,7 @@ CREATE INDEX sample_number ON samples (prompt, teacher, number);
 class _Database(sqlite3.Connection):
     """A database that takes whatever ids, places and numbers a log holds."""
 
-    def execute(self, query: str, values: Iterable[Any] = (), /) -> sqlite3.Cursor:
+    def execute(self, query: str, values: Any = (), /) -> sqlite3.Cursor:
         return super().execute(query, tuple(map(_fitted, values)))
 
 
