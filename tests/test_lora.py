@@ -141,7 +141,7 @@ def test_adapters_that_cannot_be_trained_are_refused(tiny_model: Path, tmp_path:
         train(a_run(tmp_path), a_recipe(tiny_model, ARGS, lora=lora), Silent())
 
 
-def test_a_dropout_that_the_adapters_of_experts_do_not_take_is_named_before_the_teacher_is_prompted(
+def test_adapters_of_experts_are_trained_and_a_dropout_that_they_do_not_take_is_named_before_the_teacher_is_prompted(
     tiny_model: Path, tmp_path: Path
 ) -> None:
     from transformers import AutoTokenizer
@@ -152,6 +152,10 @@ def test_a_dropout_that_the_adapters_of_experts_do_not_take_is_named_before_the_
     for refusing in (lambda: train(a_run(tmp_path / "run"), recipe, Silent()), lambda: check_settings(recipe)):
         with pytest.raises(UsageError, match=r"\[train.lora\] dropout = 0.2: "):
             refusing()
+    once = a_recipe(model, {"max_steps": 1}, lora=LoraConfig(r=2))
+    after, before = weights(train(a_run(tmp_path / "run"), once, Silent()).path), weights(model)
+    changed = {name for name in before if (before[name] != after[name]).any()}
+    assert any(".experts." in name for name in changed) and not any("norm" in name or "embed" in name for name in changed)
 
 
 def test_without_a_rank_the_fingerprint_knows_no_adapters(tiny_model: Path, tmp_path: Path) -> None:
