@@ -230,7 +230,7 @@ def test_with_the_prompts_needed_non_inferiority_is_shown_with_the_stated_power(
     tables = np.array([(b, c, number - b - c) for b in range(most[0]) for c in range(most[1]) if b + c <= number])
     shown = tango_z(tables[:, 0], tables[:, 1], number, -margin / 100) > NormalDist().inv_cdf(1 - ALPHA)
     power = float(multinomial.pmf(tables[shown], number, [won, lost, 1 - won - lost]).sum())
-    assert 0.77 <= power <= 0.93
+    assert power >= 0.77 and (power <= 0.93 or not lost), "where none is lost one more prompt makes it certain"
 
 
 def test_no_number_of_prompts_is_named_where_the_student_is_worse_than_the_margin() -> None:

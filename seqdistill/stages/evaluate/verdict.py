@@ -13,6 +13,7 @@ from seqdistill.stages.evaluate.safety.document import sentences
 from seqdistill.stages.evaluate.shown import counterpart, listed, p_value, percent, point, points, prompts, times, usd
 from seqdistill.stages.evaluate.statistics.intervals import FEWEST
 from seqdistill.stages.evaluate.statistics.paired import EQUIVALENT, NON_INFERIOR
+from seqdistill.stages.evaluate.statistics.preference import FEWEST_LABELS
 from seqdistill.stages.evaluate.table import comparator_of
 
 STOPS_WANTED = 98.0  # percent
@@ -291,6 +292,8 @@ def _judge(scores: Scores) -> Iterator[str]:
     if found["labels"]:
         cell = found["corrected"]
         what = "too few to correct the judge" if cell["value"] is None else f"the corrected rate is {percent(cell, unit='%')}"
+        if cell["value"] is None and found["labels"] >= FEWEST_LABELS:
+            what += ": too few of those on which its orders agree, or of those on which they do not"
         yield f"With {found['labels']} human labels {what}; the next to get are in scores.json, judge.next_labels."
     else:
         yield "No human labels correct the judge ([eval] labels); the first to get are in scores.json, judge.next_labels."
