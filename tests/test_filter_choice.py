@@ -380,7 +380,7 @@ def test_rows_that_nothing_can_score_are_reported(tmp_path: Path) -> None:
     run = make_run(tmp_path, [sample(f"Why is the {place} shut?", f"The {place} is shut.") for place in PLACES])
     with pytest.raises(SeqdistillError, match="'unscored' rejected 10 of 10") as raised:
         choose(run, score={"by": "reference"})
-    assert raised.value.hint == 'filter.select.unscored = "keep" (--select-unscored) would keep this one'
+    assert raised.value.hint == 'filter.select.unscored = "keep" (--select-unscored) would keep it'
     assert choose(run, score={"by": "reference"}, select={"unscored": "keep"}).kept == 10
 
 
