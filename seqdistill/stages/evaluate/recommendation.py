@@ -223,10 +223,8 @@ def _comparator_wanted(scores: Scores) -> str:
         return "Name a teacher (--teacher), or import its answers to the test prompts: then the student is compared with it."
     other = counterpart(scores["primary"])
     has_references = other in scores["measures"] and scores["models"]["student"].get(other)
-    by_references = f"; or decide by the references: --primary {other}" if has_references else ""
-    return (
-        f"Name a teacher that can be prompted a second time (--teacher): its second answers are what to reach{by_references}."
-    )
+    by_references = f"decide by the references: --primary {other}" if has_references else "write references into the test rows"
+    return f"Name a teacher that can be prompted a second time (--teacher): its second answers are what to reach; or {by_references}."
 
 
 def _eval(run: str) -> str:
