@@ -69,9 +69,10 @@ def is_reply_in_text(held: Any) -> bool:
     Stricter than for an object of the row's own, of which somebody who keeps texts would have kept the text alone.
     """
     if isinstance(held, list):
-        whole = bool(held) and all(isinstance(one, dict) and _is_of_api(one) and not is_call(one) for one in held)
-        return whole or (is_conversation(held) and any(map(is_assistant, held)))
-    if not isinstance(held, Mapping):
+        if is_conversation(held):
+            return any(map(is_assistant, held))
+        return bool(held) and all(isinstance(one, dict) and _is_of_api(one) and not is_call(one) for one in held)
+    if not isinstance(held, Mapping) or isinstance(held.get("message"), str):  # an API's message is an object
         return False
     ended = finish_of(held) is not None and _is_wrapper(held)
     generated = any("generated_text" in one for one in objects(held.get("results")))  # watsonx's
