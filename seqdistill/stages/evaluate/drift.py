@@ -97,7 +97,9 @@ def _judged(
     low, high = 1 - float(upper_bound(n - good, n, risk)), float(upper_bound(good, n, risk))
     broken_below, holds_from = bars
     state = HOLDS if low >= holds_from else BROKEN if high < broken_below else OPEN
-    needed = 0 if state != OPEN else more_needed(n - good, n, holds_from if good >= holds_from * n else broken_below, risk)
+    needed = None if state == OPEN else 0
+    if state == OPEN and not broken_below * n <= good < holds_from * n:
+        needed = more_needed(n - good, n, holds_from if good >= holds_from * n else broken_below, risk)
     counted = f"{good} of {n} checked answers of the student are good enough ({metric} from {least:.1f})"
     bounds = f"at least {low:.1%}, at most {high:.1%} of all, with a risk of {risk:g} each"
     promised = f"promised are {target:.1%}"
