@@ -24,7 +24,7 @@ def evaluated(path: Path, **deferral: Any) -> Run:
     (path / "eval").mkdir(parents=True)
     document = {"threshold": 0.5, "target": 0.9, "risk": 0.05, "good_enough": 60.0, **deferral}
     scores = {"primary": "chrf_teacher", "margin": 5.0, "measures": {"chrf_teacher": {}}, "judged": {"other": "ceiling"}}
-    row = {"model": "ceiling", "scores": {"chrf_teacher": 80.0}}
+    row = {"id": "p0", "model": "ceiling", "scores": {"chrf_teacher": 80.0}}
     files = {"deferral.json": json.dumps(document), "scores.json": json.dumps(scores), "predictions.jsonl": json.dumps(row)}
     for name, text in {
         **files,

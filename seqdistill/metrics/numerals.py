@@ -298,7 +298,8 @@ _MULTIPLE = re.compile(
 )
 _MORE = re.compile(rf"(?P<digits>\d{{1,4}}(?![.,]?\d))?(?P<unspaced>{_UNSPACED})?")  # the 5千 of 1万5千
 _CONTINUED = re.compile(  # behind a number in words: dos mil, two dozen, one third
-    rf"[ -](?:{_SPACED}|dozens?|score|half|halves|(?:third|quarter|fifth|sixth|seventh|eighth|ninth|tenth|hundredth|thousandth)s?"
+    rf"[ -](?:{_SPACED}|dozens?|score|half|halves"
+    r"|(?:third|quarter|fifth|sixth|seventh|eighth|ninth|tenth|hundredth|thousandth)s?"
     r"|hälften?|drittel|viertel|fünftel|tiers|quarts?|tercios?|cuartos?|terz[oi]|quart[oi]|terços?|quartos?)\b",
     re.IGNORECASE,
 )

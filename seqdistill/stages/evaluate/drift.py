@@ -172,7 +172,7 @@ class _Evaluated:
         for _, row in read_jsonl(run.need("eval", "predictions.jsonl")):
             found = row["scores"] or {}
             if row["model"] == comparator and found.get(primary) is not None:
-                best[row.get("id", "")] = found[primary]
+                best[row["id"]] = found[primary]
             elif row["model"] == "student" and not _is_below({**NO_CONFIDENCE, **row}, deferral["threshold"]):
                 mine[row["id"]] = found.get(primary), found.get(here)
         if fixed is None and not best:

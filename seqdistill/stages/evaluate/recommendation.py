@@ -224,7 +224,10 @@ def _comparator_wanted(scores: Scores) -> str:
     other = counterpart(scores["primary"])
     has_references = other in scores["measures"] and scores["models"]["student"].get(other)
     by_references = f"decide by the references: --primary {other}" if has_references else "write references into the test rows"
-    return f"Name a teacher that can be prompted a second time (--teacher): its second answers are what to reach; or {by_references}."
+    return (
+        "Name a teacher that can be prompted a second time (--teacher): its second answers are what to reach; or "
+        f"{by_references}."
+    )
 
 
 def _eval(run: str) -> str:
