@@ -20,7 +20,7 @@ from seqdistill.records import read_jsonl, text_without_system
 from seqdistill.runs import Run
 from seqdistill.stages.evaluate.shown import counterpart
 from seqdistill.stages.evaluate.statistics.guarantee import more_needed, upper_bound
-from seqdistill.stages.evaluate.statistics.intervals import tango
+from seqdistill.stages.evaluate.statistics.intervals import group_names, tango
 from seqdistill.stages.evaluate.written import document_of, form_in, measures_in
 
 HOLDS, BROKEN, OPEN = "holds", "broken", "undecided"
@@ -160,7 +160,7 @@ class _Evaluated:
     """What eval found of the answers that the student kept: whether each is good by its measure, and by the one used here."""
 
     least: float  # the score from which an answer is good here
-    pairs: list[tuple[bool, bool]]  # none where both are the same measure
+    pairs: list[tuple[bool, bool]]  # one of each group, as deferral counts; none where both are the same measure
 
     @classmethod
     def of(cls, run: Run, scores: Mapping[str, Any], deferral: Mapping[str, Any]) -> "_Evaluated":
@@ -168,21 +168,25 @@ class _Evaluated:
         comparator = (scores.get("judged") or {}).get("other") or "teacher"
         here = primary if primary.endswith("_teacher") else counterpart(primary) or primary
         best: dict[str, float] = {}
-        mine: dict[str, tuple[float | None, float | None]] = {}
+        mine: list[tuple[str, str | None, float | None, float | None]] = []
         for _, row in read_jsonl(run.need("eval", "predictions.jsonl")):
             found = row["scores"] or {}
             if row["model"] == comparator and found.get(primary) is not None:
                 best[row["id"]] = found[primary]
             elif row["model"] == "student" and not _is_below({**NO_CONFIDENCE, **row}, deferral["threshold"]):
-                mine[row["id"]] = found.get(primary), found.get(here)
+                mine.append((row["id"], row.get("group"), found.get(primary), found.get(here)))
         if fixed is None and not best:
             raise UsageError("eval has no score of the teacher to compare with", "run eval with --good-enough SCORE")
         least = fixed if fixed is not None else sum(best.values()) / len(best) - margin
         if here == primary and (fixed is not None or comparator == "teacher"):
             return cls(least, [])
-        of_eval = dict.fromkeys(mine, fixed) if fixed is not None else {name: best[name] - margin for name in best}
-        known = [(a, b, of_eval[name]) for name, (a, b) in mine.items() if a is not None and b is not None and name in of_eval]
-        return cls(least, [(a >= enough, b >= least) for a, b, enough in known])
+        known: dict[str, tuple[bool, bool]] = {}
+        for name, group, a, b in mine:
+            enough = fixed if fixed is not None else best[name] - margin if name in best else None
+            if a is not None and b is not None and enough is not None:
+                (counted,) = group_names([(name, group)])
+                known.setdefault(counted, (a >= enough, b >= least))
+        return cls(least, list(known.values()))
 
     def bars(self, target: float) -> tuple[float, float]:
         """Below which share of good ones by this measure the promise is broken, and from which it holds.
