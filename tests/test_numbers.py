@@ -205,6 +205,7 @@ STATED = [  # text, the number it states in normal form
     (r"\boxed{\text{twelve}}", "12"),
     ("Three plus nine is twelve.", None),
     ("seven eight", None),
+    ("Once.", None),
     ("thousand dollars", "1000"),
     ("two thousand million", None),
     ("Dos mil.", None),

@@ -246,6 +246,7 @@ _CARDINALS = (  # from zero to twenty, by language
     " шестнадцать семнадцать восемнадцать девятнадцать двадцать",
 )
 _IN_WORDS = {word: value for words in _CARDINALS for value, word in enumerate(words.split())} | {"a": 1}
+del _IN_WORDS["once"]  # eleven in Spanish, one time in English
 _IN_WORDS |= {"thirty": 30, "forty": 40, "fifty": 50, "sixty": 60, "seventy": 70, "eighty": 80, "ninety": 90}
 _SCALES = {"hundred": 100, "thousand": 1000, "million": 10**6, "billion": 10**9}
 _NUMBER_WORD = "|".join(sorted(_IN_WORDS | _SCALES, key=len, reverse=True))
