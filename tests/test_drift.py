@@ -24,7 +24,7 @@ def evaluated(path: Path, **deferral: Any) -> Run:
     (path / "eval").mkdir(parents=True)
     document = {"threshold": 0.5, "target": 0.9, "risk": 0.05, "good_enough": 60.0, **deferral}
     scores = {"primary": "chrf_teacher", "margin": 5.0, "measures": {"chrf_teacher": {}}, "judged": {"other": "ceiling"}}
-    row = {"model": "ceiling", "scores": {"chrf_teacher": 80.0}}
+    row = {"id": "p0", "model": "ceiling", "scores": {"chrf_teacher": 80.0}}
     files = {"deferral.json": json.dumps(document), "scores.json": json.dumps(scores), "predictions.jsonl": json.dumps(row)}
     for name, text in {
         **files,
@@ -112,6 +112,22 @@ def test_traffic_like_the_test_prompts_does_not_break_the_promise_made_on_them(
     found = drift(run, Recipe(), log_of(run, round(n * traffic), n - round(n * traffic)))
     assert found.state == state and found.broken_below <= found.holds_from
     assert ("compared as here" in found.says) and found.target == 0.8
+    if state == "undecided":  # between the two, more answers decide nothing
+        assert found.broken_below < found.good / found.n < found.holds_from and found.needed is None
+
+
+def test_prompts_of_one_group_say_once_how_the_two_measures_differ(tmp_path: Path) -> None:
+    bars = []
+    for copies in (1, 8):
+        run = evaluated(tmp_path / str(copies), good_enough=None)
+        rows = []
+        for k in range(40 * copies):
+            alike = {"id": f"p{k}", "group": f"g{k // copies}", "scores": {"chrf_teacher": 80.0 - 10 * (k // copies % 2)}}
+            rows += [{**alike, "model": "student", "confidence": 0.9}, {**alike, "model": "ceiling"}]
+        write_jsonl(run.file("eval", "predictions.jsonl"), rows)
+        found = drift(run, Recipe(), log_of(run, 10, 0))
+        bars.append((found.broken_below, found.holds_from))
+    assert bars[0] == bars[1] and bars[0][0] < bars[0][1]
 
 
 def test_a_promise_that_eval_did_not_make_is_said_to_be_assumed(tmp_path: Path) -> None:

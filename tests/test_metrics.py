@@ -89,6 +89,8 @@ def test_quotes_and_a_full_stop_of_any_script_are_no_part_of_a_short_answer(text
         ("## __yes__", ("yes", "no"), "yes"),
         ("نعم\u200f؟", ("نعم؟", "لا"), "نعم؟"),
         ("(-1)", ("1", "-1"), "-1"),
+        ("- 1", ("1", "-1"), None),
+        ("", ("?", "yes"), None),
         ("c#", ("C", "C#"), "C#"),
         ("C", ("A", "C++"), None),
         ("正负", ("正面", "负面"), None),

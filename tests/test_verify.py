@@ -148,6 +148,7 @@ def test_equal_formulas_are_right_and_hostile_ones_harm_nothing() -> None:
         ("Tuesday", "\\boxed{\\text{Tuesday}}", 1),
         ("Tuesday", "The answer is Monday.", 0),
         ("Tuesday", "It is Tuesday.", 1),
+        ("B", "The answer is (B), not option A.", 1),
         ("Tuesday", "It is not Tuesday.", 0),
         ("Paris", "The capital of France is **Paris**.", 1),
         ("no solution", "There is no solution.", 1),

@@ -23,11 +23,12 @@ def label(text: str, choices: Sequence[str]) -> str | None:
     said = text.strip()
     if said in choices:
         return said
-    alike = [choice for choice in choices if _loose(choice) == _loose(said)]
+    loose = _loose(said)
+    alike = [choice for choice in choices if loose and _loose(choice) == loose]
     return alike[0] if len(alike) == 1 else None
 
 
-_ITEM = re.compile(r"\A\s*(?:[-+*•]|#{1,6})\s+")  # of a list, or a heading
+_ITEM = re.compile(r"\A\s*(?:[-+](?!\s*\d)|[*•]|#{1,6})\s+")  # of a list, or a heading; "- 1" is a number
 
 
 def _loose(text: str) -> str:

@@ -23,7 +23,7 @@ _COLONS = re.compile(r"\d{1,9}(?:\s?:\s?\d{1,9})+")  # a ratio, a time of day
 _COLON = re.compile(r"\\(?:text\s?\{\s?:\s?\}|colon\b)")
 _LETTER = r"(?:\\text(?:bf|rm)?\s?\{)?[\s*(]{0,4}(?P<letter>[A-J])(?=[\s*}$]{0,4}(?:[).:,\n]|\Z))"
 _OPTION = re.compile(rf"[\s$*]{{0,4}}{_LETTER}[).}}*$\s]{{0,6}}")
-_CHOSEN = re.compile(rf"(?:\A|\b(?:option|choice|answer)\b(?:\s+is\b)?)[\s$*:(]{{0,6}}{_LETTER}", re.IGNORECASE)
+_CHOSEN = re.compile(rf"(?:\A|(?<!not )\b(?:option|choice|answer)\b(?:\s+is\b)?)[\s$*:(]{{0,6}}{_LETTER}", re.IGNORECASE)
 _IT_IS = re.compile(
     r"(?:(?:so|thus|hence|therefore),?\s)?(?:(?:it|that|this|there|the(?: \w+){1,4})\s(?:is|are|was)|it['’]s)\s", re.IGNORECASE
 )

@@ -12,6 +12,7 @@ from fractions import Fraction
 from itertools import pairwise
 
 LONGEST = 1000  # digits; longer runs are no numbers
+GROUP = 4  # the power of ten by which Chinese, Japanese, Korean and Thai count groups of digits
 LARGEST_POWER = 400  # of ten, and exponent of other powers: what is larger is not worked out
 
 
@@ -245,6 +246,7 @@ _CARDINALS = (  # from zero to twenty, by language
     " шестнадцать семнадцать восемнадцать девятнадцать двадцать",
 )
 _IN_WORDS = {word: value for words in _CARDINALS for value, word in enumerate(words.split())} | {"a": 1}
+del _IN_WORDS["once"]  # eleven in Spanish, one time in English
 _IN_WORDS |= {"thirty": 30, "forty": 40, "fifty": 50, "sixty": 60, "seventy": 70, "eighty": 80, "ninety": 90}
 _SCALES = {"hundred": 100, "thousand": 1000, "million": 10**6, "billion": 10**9}
 _NUMBER_WORD = "|".join(sorted(_IN_WORDS | _SCALES, key=len, reverse=True))
@@ -261,16 +263,21 @@ SHORT = 6  # words of what is counted, behind a number in words
 def in_words(text: str, *, alone: bool = False) -> Fraction | None:
     """The number that a short answer begins with, or is `alone`, in words: "Twelve.", "It is seventy-two", "zwölf Äpfel".
 
-    Up to twenty in eight languages, above in English. None for any other text, and for one with a second number.
+    Up to twenty in nine languages, above in English. None for any other text, for a fraction, and for one with a second number.
     """
     said = _SAID_IN_WORDS.fullmatch(text.strip(" \n.:!*_`\"'“”").lower()) if len(text) < 200 else None
-    if not said or len(said["rest"].split()) > SHORT or (alone and said["rest"]) or _SECOND.search(said["rest"]):
+    if not said or len(said["rest"].split()) > SHORT or (alone and said["rest"]):
+        return None
+    if _SECOND.search(said["rest"]) or _CONTINUED.match(said["rest"]) or _CENTS.search(said["words"] + said["rest"]):
         return None
     words = said["words"]
     total, part, last = 0, 0, 10**9 + 1
     for word in [words] if words in _IN_WORDS else re.split(r",? and |,? |-", words):
         if scale := _SCALES.get(word):
-            total, part, last = (total, part * 100, 100) if scale == 100 else (total + part * scale, 0, scale)
+            if total and not part:  # "two thousand million"
+                return None
+            part = (part or 1) * scale
+            total, part, last = (total, part, 100) if scale == 100 else (total + part, 0, scale)
             continue
         value = _IN_WORDS[word]
         if not (last >= 100 or (last >= 20 and 0 < value < 10)):  # "seven eight" is no number
@@ -286,12 +293,18 @@ _MULTIPLES = {
 } | {unicodedata.normalize("NFKC", word): power for word, power in _UNSPACED_MULTIPLES.items()}
 _SHORT_MULTIPLES = {"k": 3, "mn": 6, "bn": 9, "tn": 12, "m": 6, "b": 9}
 _SPACED = "|".join(sorted((word for word in _MULTIPLES if word not in _UNSPACED_MULTIPLES), key=len, reverse=True))
+_UNSPACED = r"ร้อย|พัน|หมื่น|แสน|ล้าน|[万萬億亿兆千百억천백](?![a-z])|만(?!큼)"
 _MULTIPLE = re.compile(
-    rf"[ -]?(?:(?P<word>{_SPACED})(?![^\W\d_])|(?P<unspaced>ร้อย|พัน|หมื่น|แสน|ล้าน|[万萬億亿兆千百억천백](?![a-z])|만(?!큼)))"
-    r"|(?P<short>k|mn|bn|tn|m|b)(?!\w)",
+    rf"[ -]?(?:(?P<word>{_SPACED})(?![^\W\d_])|(?P<unspaced>{_UNSPACED}))|(?P<short>k|mn|bn|tn|m|b)(?!\w)", re.IGNORECASE
+)
+_MORE = re.compile(rf"(?P<digits>\d{{1,4}}(?![.,]?\d))?(?P<unspaced>{_UNSPACED})?")  # the 5千 of 1万5千
+_CONTINUED = re.compile(  # behind a number in words: dos mil, two dozen, one third
+    rf"[ -](?:{_SPACED}|dozens?|score|half|halves"
+    r"|(?:third|quarter|fifth|sixth|seventh|eighth|ninth|tenth|hundredth|thousandth)s?"
+    r"|hälften?|drittel|viertel|fünftel|tiers|quarts?|tercios?|cuartos?|terz[oi]|quart[oi]|terços?|quartos?)\b",
     re.IGNORECASE,
 )
-_LESS = re.compile(r"(?P<digits>\d{1,4})(?P<word>[万萬千百만천백])?")  # 1万5千 is 15000
+_CENTS = re.compile(r"(?:deux|trois|quatre|cinq|sept|huit|neuf) cents?\b")  # 200; but six cents, in English
 _RAISED = re.compile(r"\^[({]?(?P<power>[+-]?\d{1,4})[)}]?")
 _EXCLAIMS = re.compile(r"[^!]{0,2000}[a-zA-Z]{2}[^!]{0,200}!(?:\s|\Z)")  # "It's 5!" is no factorial, "5!" is
 _FUNCTIONS = "log|ln|exp|sin|cos|tan|cot|sec|csc|sqrt|alpha|beta|gamma|delta|theta|lambda|phi|omega|infty|binom"
@@ -468,28 +481,41 @@ def _scaled(match: re.Match[str], text: str) -> tuple[int, Fraction | None]:
             if is_multiple
             else (end, value)
         )
-    while multiple and not multiple["short"]:  # 3 hundred thousand, 3千万
-        value, end = value and value * 10 ** _power(multiple), multiple.end()
+    while multiple and not multiple["short"]:  # 3 hundred thousand
         if multiple["unspaced"]:
-            end, value = _with_smaller(end, value, _power(multiple), text)
+            return _in_groups(value, multiple, text)
+        value, end = value and value * 10 ** _power(multiple["word"]), multiple.end()
         multiple = _MULTIPLE.match(text, end)
     return end, value
 
 
-def _power(multiple: re.Match[str]) -> int:
+def _power(word: str) -> int:
     """The power of ten that a word means."""
-    word = (multiple["word"] or multiple["unspaced"]).lower()
-    return _MULTIPLES[word.replace("i\u0307", "i").replace("ı", "i")]  # without regard to case, these are i
+    return _MULTIPLES[word.lower().replace("i\u0307", "i").replace("ı", "i")]  # without regard to case, these are i
 
 
-def _with_smaller(end: int, value: Fraction | None, power: int, text: str) -> tuple[int, Fraction | None]:
-    """Where a number ends with the smaller ones that follow its multiple, as in 1万5千, and its value."""
-    while value is not None and (less := _LESS.match(text, end)):
-        before, power = power, _MULTIPLES[less["word"]] if less["word"] else 0
-        if power >= before:
+def _in_groups(value: Fraction | None, multiple: re.Match[str], text: str) -> tuple[int, Fraction | None]:
+    """Where a number ends whose multiples are written without spaces, and its value: 1万5千, 3億5千万, 3万亿.
+
+    Hundreds and thousands add up to a group, which a larger multiple multiplies.
+    """
+    end, total, group = multiple.end(), Fraction(0), Fraction(0)
+    in_group = in_total = LARGEST_POWER  # the power of the last multiple, above those that may follow
+    more: re.Match[str] | None = multiple
+    while value is not None and more and more[0]:
+        power = _power(more["unspaced"]) if more["unspaced"] else 0
+        if power < GROUP and power < in_group:
+            group, in_group = group + value * 10**power, power
+        elif power >= GROUP and power < in_total:
+            total, group, in_group, in_total = total + (group + value) * 10**power, Fraction(0), GROUP, power
+        elif power >= GROUP and not group + value:  # 3万亿
+            total *= 10**power
+        else:
             break
-        value, end = value + int(less["digits"]) * 10**power, less.end()
-    return end, value
+        end = more.end()
+        more = _MORE.match(text, end)
+        value = Fraction(more["digits"] or 0) if more else None
+    return end, None if value is None else total + group
 
 
 def _may_be_short(word: str, written: str) -> bool:

@@ -81,19 +81,18 @@ def bleu(text: str, wanted: str) -> float:
 
     Its default parts words at spaces: of a sentence in Chinese, Japanese or Thai it makes a few words, and BLEU is 0.
     """
-    unspaced = len(_HAN.findall(wanted)), len(_OTHER_UNSPACED.findall(wanted))
-    tokenize = (
-        "13a" if 2 * sum(unspaced) < sum(map(str.isalpha, wanted)) or not any(unspaced) else "char" if unspaced[1] else "zh"
-    )
+    han, others = (len(re.findall(f"[{letters}]", wanted)) for letters in (_HAN, _OTHER_UNSPACED))
+    spaced = not (han or others) or 2 * (han + others) < sum(map(str.isalpha, wanted))
+    tokenize = "13a" if spaced else "char" if others else "zh"
     return float(_bleu(tokenize).sentence_score(text, [wanted]).score)
 
 
-_HAN = re.compile(r"[\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]")
+_HAN = r"\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 _KANA, _THAI_AND_LAO = r"\u3040-\u30ff", r"\u0e01-\u0e3a\u0e40-\u0e4e\u0e81-\u0ebd\u0ec0-\u0ecd"
 _BURMESE_AND_KHMER = r"\u1000-\u103f\u1050-\u109f\u1780-\u17d3"
-_OTHER_UNSPACED = re.compile(rf"[{_KANA}{_THAI_AND_LAO}{_BURMESE_AND_KHMER}]")
+_OTHER_UNSPACED = _KANA + _THAI_AND_LAO + _BURMESE_AND_KHMER
 # Scripts that write no spaces, and Hangul, whose words are many a syllable: each character is a word.
-_ALONE = rf"{_HAN.pattern[1:-1]}{_OTHER_UNSPACED.pattern[1:-1]}\uac00-\ud7af"
+_ALONE = rf"{_HAN}{_OTHER_UNSPACED}\uac00-\ud7af"
 
 
 @cache
@@ -121,7 +120,7 @@ def _is_punctuation(character: str) -> bool:
 
 
 def _squad_words(text: str) -> list[str]:
-    """The words of SQuAD's script: punctuation goes, then articles, and white space parts the rest. Of CJK, each character."""
+    """The words of SQuAD's script: punctuation goes, then articles, and white space parts the rest. See `_ALONE`."""
     text = "".join(character for character in text.lower() if not _is_punctuation(character))
     text = re.sub(r"\b(?:a|an|the)\b", " ", text)
     return re.sub(rf"([{_ALONE}]{_marks()}*)", r" \1 ", text).split()

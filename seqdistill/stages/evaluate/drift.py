@@ -20,7 +20,7 @@ from seqdistill.records import read_jsonl, text_without_system
 from seqdistill.runs import Run
 from seqdistill.stages.evaluate.shown import counterpart
 from seqdistill.stages.evaluate.statistics.guarantee import more_needed, upper_bound
-from seqdistill.stages.evaluate.statistics.intervals import tango
+from seqdistill.stages.evaluate.statistics.intervals import group_names, tango
 from seqdistill.stages.evaluate.written import document_of, form_in, measures_in
 
 HOLDS, BROKEN, OPEN = "holds", "broken", "undecided"
@@ -97,7 +97,9 @@ def _judged(
     low, high = 1 - float(upper_bound(n - good, n, risk)), float(upper_bound(good, n, risk))
     broken_below, holds_from = bars
     state = HOLDS if low >= holds_from else BROKEN if high < broken_below else OPEN
-    needed = 0 if state != OPEN else more_needed(n - good, n, holds_from if good >= holds_from * n else broken_below, risk)
+    needed = None if state == OPEN else 0
+    if state == OPEN and not broken_below * n <= good < holds_from * n:
+        needed = more_needed(n - good, n, holds_from if good >= holds_from * n else broken_below, risk)
     counted = f"{good} of {n} checked answers of the student are good enough ({metric} from {least:.1f})"
     bounds = f"at least {low:.1%}, at most {high:.1%} of all, with a risk of {risk:g} each"
     promised = f"promised are {target:.1%}"
@@ -158,7 +160,7 @@ class _Evaluated:
     """What eval found of the answers that the student kept: whether each is good by its measure, and by the one used here."""
 
     least: float  # the score from which an answer is good here
-    pairs: list[tuple[bool, bool]]  # none where both are the same measure
+    pairs: list[tuple[bool, bool]]  # one of each group, as deferral counts; none where both are the same measure
 
     @classmethod
     def of(cls, run: Run, scores: Mapping[str, Any], deferral: Mapping[str, Any]) -> "_Evaluated":
@@ -166,21 +168,25 @@ class _Evaluated:
         comparator = (scores.get("judged") or {}).get("other") or "teacher"
         here = primary if primary.endswith("_teacher") else counterpart(primary) or primary
         best: dict[str, float] = {}
-        mine: dict[str, tuple[float | None, float | None]] = {}
+        mine: list[tuple[str, str | None, float | None, float | None]] = []
         for _, row in read_jsonl(run.need("eval", "predictions.jsonl")):
             found = row["scores"] or {}
             if row["model"] == comparator and found.get(primary) is not None:
-                best[row.get("id", "")] = found[primary]
+                best[row["id"]] = found[primary]
             elif row["model"] == "student" and not _is_below({**NO_CONFIDENCE, **row}, deferral["threshold"]):
-                mine[row["id"]] = found.get(primary), found.get(here)
+                mine.append((row["id"], row.get("group"), found.get(primary), found.get(here)))
         if fixed is None and not best:
             raise UsageError("eval has no score of the teacher to compare with", "run eval with --good-enough SCORE")
         least = fixed if fixed is not None else sum(best.values()) / len(best) - margin
         if here == primary and (fixed is not None or comparator == "teacher"):
             return cls(least, [])
-        of_eval = dict.fromkeys(mine, fixed) if fixed is not None else {name: best[name] - margin for name in best}
-        known = [(a, b, of_eval[name]) for name, (a, b) in mine.items() if a is not None and b is not None and name in of_eval]
-        return cls(least, [(a >= enough, b >= least) for a, b, enough in known])
+        known: dict[str, tuple[bool, bool]] = {}
+        for name, group, a, b in mine:
+            enough = fixed if fixed is not None else best[name] - margin if name in best else None
+            if a is not None and b is not None and enough is not None:
+                (counted,) = group_names([(name, group)])
+                known.setdefault(counted, (a >= enough, b >= least))
+        return cls(least, list(known.values()))
 
     def bars(self, target: float) -> tuple[float, float]:
         """Below which share of good ones by this measure the promise is broken, and from which it holds.

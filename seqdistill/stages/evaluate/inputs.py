@@ -126,8 +126,8 @@ def check(run: Run, recipe: Recipe, progress: Progress) -> None:
 
 
 def _note_other_labels(prompts: Sequence[Prompt], choices: Sequence[str], progress: Progress) -> None:
-    others = [prompt.reference for prompt in prompts if prompt.reference and label(prompt.reference, choices) is None]
-    if choices and others:
+    others = [one.reference for one in prompts if choices and one.reference and label(one.reference, choices) is None]
+    if others:
         other, times = Counter(others).most_common(1)[0]
         progress.note(
             f"eval: the references of {len(others)} of {len(prompts)} test prompts are not in [generate] choices: {other!r} "

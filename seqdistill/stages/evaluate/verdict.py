@@ -83,7 +83,7 @@ def _trained_on(scores: Scores) -> Iterator[str]:
     if both := scores.get("trained_on"):
         yield (
             f"{both} of the {scores['prompts']} test prompts were trained on, so the scores flatter the student: hold others "
-            'out, or leave [filter.contamination] action at "drop".'
+            'out, or filter and train again with [filter.contamination] action = "drop".'
         )
 
 

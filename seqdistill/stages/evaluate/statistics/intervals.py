@@ -303,7 +303,7 @@ class Deviations:
         return cls(n, usual, float(apart.clip(0).sum()) / 100, float((-apart).clip(0).sum()) / 100, lowest)
 
     @classmethod
-    def of_shares(cls, differences: "Array") -> "Deviations":
+    def of_shares(cls, differences: Array) -> "Deviations":
         """From differences of shares, (n,): 100, 0 or -100. However many deviate, Tango's interval is theirs."""
         won, lost = float(differences.clip(0).sum()), float((-differences).clip(0).sum())
         return cls(len(differences), 0.0, won / 100, lost / 100, -100.0)

@@ -8,12 +8,15 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from statistics import NormalDist
-from typing import TYPE_CHECKING
+
+import numpy as np
 
 from seqdistill.stages.evaluate.statistics.intervals import (
     CONFIDENCE,
     FEWEST,
+    Array,
     Deviations,
+    Flags,
     Interval,
     Resampled,
     difference,
@@ -21,12 +24,6 @@ from seqdistill.stages.evaluate.statistics.intervals import (
     tango,
     tango_z,
 )
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    Array = NDArray[np.float64]
 
 ALPHA = (1 - CONFIDENCE) / 2  # one-sided, of a claim that the student is not worse
 POWER = 0.8  # with which the number of prompts needed would decide
@@ -57,7 +54,7 @@ def decide(gap: Interval | None, margin: float) -> str:
 
 
 def needed(
-    differences: "Array", margin: float, groups: Sequence[str] | None = None, *, shares: bool, tests: int = 1
+    differences: Array, margin: float, groups: Sequence[str] | None = None, *, shares: bool, tests: int = 1
 ) -> int | None:
     """The prompts, those of this run included, with which non-inferiority would be shown with a chance of POWER.
 
@@ -95,8 +92,8 @@ class Outcome:
 
 
 def outcome(
-    first: "Array",
-    second: "Array",
+    first: Array,
+    second: Array,
     margin: float,
     groups: Sequence[str] | None = None,
     drawn: Resampled | None = None,
@@ -148,7 +145,7 @@ class PairedShares:
     scale: float = field(default=1.0)  # effective over real number of prompts
 
     @classmethod
-    def of(cls, first: "NDArray[np.bool_]", second: "NDArray[np.bool_]", groups: Sequence[str] | None = None) -> "PairedShares":
+    def of(cls, first: Flags, second: Flags, groups: Sequence[str] | None = None) -> "PairedShares":
         """From whether each prompt is a hit, (n,) both."""
         n, hits, others = len(first), int(first.sum()), int(second.sum())
         both = int((first & second).sum())
@@ -213,14 +210,13 @@ class PairedShares:
         return Interval(100 * one / two, 100 * meets(below, other_above, -1), 100 * meets(above, other_below, 1))
 
 
-def effective(values: "Array", groups: Sequence[str] | None) -> float:
+def effective(values: Array, groups: Sequence[str] | None) -> float:
     """How many independent prompts the values (n,) are worth: n over the design effect.
 
     What they are worth more than one a group rests on a design effect that the groups estimate: it is reduced by the squared
     ratio of Student's quantiles, Korn and Graubard 1998, Survey Methodology 24, 193. Where few groups deviate from all others
     nothing is estimated, and each group counts as one prompt.
     """
-    import numpy as np
     from scipy.special import stdtrit
 
     n = len(values)
@@ -240,7 +236,7 @@ def effective(values: "Array", groups: Sequence[str] | None) -> float:
     return max(worth, 1.0)
 
 
-def share_of(hits: "NDArray[np.bool_]", groups: Sequence[str] | None) -> Interval:
+def share_of(hits: Flags, groups: Sequence[str] | None) -> Interval:
     """The share of prompts that are hits, (n,), in percent, with Wilson's interval; of grouped prompts by effective counts."""
     n = effective(hits.astype(float), groups)
     return share(int(hits.sum()) * n / len(hits), n)

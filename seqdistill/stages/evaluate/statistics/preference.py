@@ -8,17 +8,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
-from typing import TYPE_CHECKING
 
-from seqdistill.stages.evaluate.statistics.intervals import CONFIDENCE, FEWEST, Interval, expanded_z, unseen
+import numpy as np
+
+from seqdistill.stages.evaluate.statistics.intervals import CONFIDENCE, FEWEST, Array, Flags, Interval, expanded_z, unseen
 from seqdistill.stages.evaluate.statistics.paired import effective
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    Array = NDArray[np.float64]
-    Flags = NDArray[np.bool_]
 
 Z = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
 FEWEST_LABELS = 10  # for a correction
@@ -36,7 +30,7 @@ class Corrected:
 
 
 def length_controlled(
-    preferences: "Array", lengths: "Array", others: "Array", groups: Sequence[str] | None = None
+    preferences: Array, lengths: Array, others: Array, groups: Sequence[str] | None = None
 ) -> Interval | None:
     """The win rate, in percent, that a logistic model predicts for answers of equal length.
 
@@ -46,7 +40,6 @@ def length_controlled(
     hardly a preference unexplained, as where all are wins, it is at least as wide as that of a share of which every prompt is a
     hit. None for fewer than `FEWEST` prompts or groups, and where all lengths differ equally.
     """
-    import numpy as np
     from scipy.special import expit
 
     gap = lengths - others
@@ -72,7 +65,7 @@ def length_controlled(
     return Interval(value, low, high)
 
 
-def prediction_powered(labels: "Array", judged: "Array") -> tuple[float, float]:
+def prediction_powered(labels: Array, judged: Array) -> tuple[float, float]:
     """The mean label and its variance: the judge's mean on what is not labelled, corrected by its errors where it is.
 
     `labels` is NaN where there is none. Prediction-powered inference with power tuning, PPI++: Angelopoulos, Duchi and Zrnic
@@ -82,10 +75,8 @@ def prediction_powered(labels: "Array", judged: "Array") -> tuple[float, float]:
     return value, _variance(influences)
 
 
-def _influences(labels: "Array", judged: "Array") -> tuple[float, "Array"]:
+def _influences(labels: Array, judged: Array) -> tuple[float, Array]:
     """The prediction-powered mean, and by how much each prompt moves it."""
-    import numpy as np
-
     known = ~np.isnan(labels)
     n, others = int(known.sum()), int((~known).sum())
     tuning, of_known = 0.0, labels[known]
@@ -99,10 +90,8 @@ def _influences(labels: "Array", judged: "Array") -> tuple[float, "Array"]:
     return float(errors.mean() + (alone.mean() if others else 0.0)), influences
 
 
-def _variance(influences: "Array", groups: Sequence[str] | None = None) -> float:
+def _variance(influences: Array, groups: Sequence[str] | None = None) -> float:
     """The variance of a sum of prompts' influences, (n,); of groups, where these vary together, more."""
-    import numpy as np
-
     alone = float((influences**2).sum())
     if groups is None:
         return alone
@@ -112,7 +101,7 @@ def _variance(influences: "Array", groups: Sequence[str] | None = None) -> float
 
 
 def corrected_mean(
-    labels: "Array", preferences: "Array", strata: Sequence[int], groups: Sequence[str] | None = None
+    labels: Array, preferences: Array, strata: Sequence[int], groups: Sequence[str] | None = None
 ) -> Interval | None:
     """The mean preference of people, in percent; `labels` is NaN where there is none. None with too few labels.
 
@@ -121,8 +110,6 @@ def corrected_mean(
     labels must be drawn at random over all. In each, the interval is at least as wide as Wilson's of labels that are all equal.
     No interval where labels are of fewer than `FEWEST` groups.
     """
-    import numpy as np
-
     known, of = ~np.isnan(labels), np.asarray(strata)
     if int(known.sum()) < FEWEST_LABELS:
         return None
@@ -150,9 +137,8 @@ def corrected_mean(
     return Interval(100 * value, 100 * max(0.0, value - half), 100 * min(1.0, value + half))
 
 
-def drawn_over_all(known: "Flags", strata: Sequence[int]) -> bool:
+def drawn_over_all(known: Flags, strata: Sequence[int]) -> bool:
     """Whether labels may be a draw from all prompts: no stratum of two, 0 and 1, has more of them than chance gives."""
-    import numpy as np
     from scipy.stats import binomtest
 
     of = np.asarray(strata)
@@ -160,7 +146,7 @@ def drawn_over_all(known: "Flags", strata: Sequence[int]) -> bool:
     return not number or bool(binomtest(int(of[known].sum()), number, float(of.mean())).pvalue > DRAWN)
 
 
-def among_ties(found: Interval | None, differ: "Flags", tie: float, groups: Sequence[str] | None = None) -> Interval | None:
+def among_ties(found: Interval | None, differ: Flags, tie: float, groups: Sequence[str] | None = None) -> Interval | None:
     """The rate over all pairs, in percent, from that of those that differ: one of the same text counts `tie` for certain."""
     if found is None or found.low is None or found.high is None:
         return found and Interval(tie + float(differ.mean()) * (found.value - tie), None, None)
@@ -171,16 +157,16 @@ def among_ties(found: Interval | None, differ: "Flags", tie: float, groups: Sequ
     return Interval(value, max(0.0, value - low), min(100.0, value + high))
 
 
-def groups_at(groups: Sequence[str] | None, which: "Flags") -> list[str] | None:
+def groups_at(groups: Sequence[str] | None, which: Flags) -> list[str] | None:
     """The groups of some of the prompts; None where no two of them share one."""
     found = [group for group, wanted in zip(groups or (), which, strict=groups is not None) if wanted]
     return found if len(set(found)) < len(found) else None
 
 
 def corrected_share(
-    labels: "Flags",
-    judged_labelled: "Flags",
-    judged: "Flags",
+    labels: Flags,
+    judged_labelled: Flags,
+    judged: Flags,
     groups: Sequence[str] | None = None,
     groups_labelled: Sequence[str] | None = None,
 ) -> Corrected | None:
