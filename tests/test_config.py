@@ -93,6 +93,11 @@ PRICED: list[tuple[str, list[Layer], dict[str, float]]] = [  # flags of one comm
     ("another", [{"teacher": {"model": "dear"}}], {}),
     ("another, remembered", [{"teacher": {"model": "dear"}}, {}], {}),
     ("another, priced", [{"teacher": {"model": "dear", "price": {"prompt": 9.0}}}, {}], {"prompt": 9.0}),
+    (
+        "the recipe's model again",
+        [{"teacher": {"model": "dear"}}, {"teacher": {"model": "cheap"}}],
+        {"prompt": 1.0, "completion": 2.0},
+    ),
     ("another in place of a priced one", [{"teacher": {"price": {"batch": 0.2}}}, {"teacher": {"model": "dear"}}, {}], {}),
     (
         "another, priced, in place of a priced one",
