@@ -304,7 +304,7 @@ def answers(
 def run_async(work: Coroutine[Any, Any, Result]) -> Result:
     """Runs a coroutine to its end: in a thread of its own where a loop runs already, as in a notebook.
 
-    A first SIGTERM or SIGHUP ends it as Ctrl-C does, what is under way included, with Stopped; a second one kills.
+    As with Ctrl-C, what is under way at a first SIGTERM or SIGHUP is waited for; then Stopped is raised. A second one kills.
     """
     try:
         asyncio.get_running_loop()
