@@ -1,6 +1,6 @@
-"""The cards: RUN/README.md for the data set, model/README.md for the student, written from the manifests alone.
+"""The cards: RUN/README.md for the data set, model/README.md for the student, written from the manifests.
 
-What a manifest does not say is not on the card. No model's text is quoted.
+What a manifest does not say is not on the card, but for what was paid since, which the journals say. No model's text is quoted.
 """
 
 import json

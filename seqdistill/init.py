@@ -20,7 +20,7 @@ from seqdistill.progress import Progress
 from seqdistill.recipe.reading import nearest
 from seqdistill.recipe.remembered import resolved_recipe
 from seqdistill.recipe.tables import Recipe, TaskConfig
-from seqdistill.records import Sample, read_samples, write_jsonl
+from seqdistill.records import Sample, read_jsonl, read_samples, write_jsonl
 from seqdistill.runs import Run
 from seqdistill.stages.generate.recorded import import_recorded
 from seqdistill.tasks.brought_files import check_readable
@@ -133,7 +133,7 @@ def init(folder: Path, kind: str | None, recorded: Sequence[Path], columns: Sequ
         for file in FILES:
             shutil.copyfile(prompts_folder() / kind / file, made / file)
         write_text(made / "README.md", PAGE.format(name=name, recipe=recipe, run=shlex.quote(f"runs/{name}")))
-        prompts, tests = (len((made / file).read_text().splitlines()) for file in ("prompts.jsonl", "test.jsonl"))
+        prompts, tests = (sum(1 for _ in read_jsonl(made / file)) for file in ("prompts.jsonl", "test.jsonl"))
     return InitResult(folder, [*FILES, "README.md"], f"seqdistill run runs/smoke -c {recipe} --smoke 8", prompts, tests)
 
 

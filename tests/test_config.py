@@ -15,6 +15,7 @@ from seqdistill.errors import Busy, UsageError
 from seqdistill.recipe.reading import Layer, merge, parse_assignment, read_recipe, resolve
 from seqdistill.recipe.remembered import inherit, resolved_recipe
 from seqdistill.recipe.tables import FilterConfig, GenerateConfig, NearDuplicatesConfig, Recipe, settings, settings_of
+from seqdistill.records import write_json
 from seqdistill.runs import Run, StageRecord
 from seqdistill.tasks.templates import recipe_file
 
@@ -93,6 +94,11 @@ PRICED: list[tuple[str, list[Layer], dict[str, float]]] = [  # flags of one comm
     ("another", [{"teacher": {"model": "dear"}}], {}),
     ("another, remembered", [{"teacher": {"model": "dear"}}, {}], {}),
     ("another, priced", [{"teacher": {"model": "dear", "price": {"prompt": 9.0}}}, {}], {"prompt": 9.0}),
+    (
+        "the recipe's model again",
+        [{"teacher": {"model": "dear"}}, {"teacher": {"model": "cheap"}}],
+        {"prompt": 1.0, "completion": 2.0},
+    ),
     ("another in place of a priced one", [{"teacher": {"price": {"batch": 0.2}}}, {"teacher": {"model": "dear"}}, {}], {}),
     (
         "another, priced, in place of a priced one",
@@ -151,6 +157,18 @@ def test_wrong_use_leaves_the_run_as_it_was(tmp_path: Path) -> None:
         with pytest.raises(type(refusal)), resolved_recipe(run.path, None, {"teacher": {"model": "typo"}}):
             raise refusal
     assert {path.name: path.read_bytes() for path in run.path.iterdir()} == before
+
+
+@pytest.mark.parametrize("refusal", [UsageError("no student is configured"), Busy("another process is at work")])
+def test_the_recipe_that_a_stage_was_finished_with_is_kept_when_a_later_one_is_refused(
+    tmp_path: Path, refusal: Exception
+) -> None:
+    run, recipe = Run(tmp_path / "run"), written(tmp_path / "task", "[generate]\nsamples = 4\n")
+    with pytest.raises(type(refusal)), resolved_recipe(run.path, recipe, {"teacher": {"model": "paid"}}):
+        write_json(run.file("generate", "manifest.json"), {})
+        raise refusal
+    kept = resolve_recipe(run, None, {})
+    assert (kept.teacher.model, kept.generate.samples) == ("paid", 4)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """The generate stage against a real chat server that counts what it is asked."""
 
+import asyncio
 import json
 import os
 import random
@@ -159,7 +160,10 @@ def test_what_stops_generate_loses_nothing_that_is_under_way(tmp_path: Path, how
         assert len(server.usages) == 200, "nothing is paid twice"
 
 
-def test_answers_that_came_with_the_interrupt_are_stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("in_notebook", [False, True])
+def test_what_is_under_way_at_the_interrupt_is_stored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, in_notebook: bool
+) -> None:
     report, reported = Dispatcher._report, list[str]()
 
     def interrupted(self: Dispatcher, completions: Sequence[Completion]) -> None:
@@ -168,15 +172,23 @@ def test_answers_that_came_with_the_interrupt_are_stored(tmp_path: Path, monkeyp
         if len(reported) == 20:
             os.kill(os.getpid(), signal.SIGINT)
 
+    async def notebook(server: ChatServer) -> None:
+        run_it(tmp_path, server, range(100))
+
     monkeypatch.setattr(Dispatcher, "_report", interrupted)
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    before, loop = signal.signal(signal.SIGINT, signal.default_int_handler), asyncio.new_event_loop()
     try:
-        with ChatServer() as server, pytest.raises(KeyboardInterrupt):
-            run_it(tmp_path, server, range(100))
+        with ChatServer(seconds=0.01) as server, pytest.raises(KeyboardInterrupt):
+            if in_notebook:
+                loop.run_until_complete(notebook(server))
+            else:
+                run_it(tmp_path, server, range(100))
     finally:
         signal.signal(signal.SIGINT, before)
+        loop.close()
     with Journal(tmp_path / "run/generate/journal.jsonl", writable=False) as journal:
-        assert {row["id"] for row in journal.rows()} >= set(reported[:20])
+        assert {row["id"] for row in journal.rows()} == set(reported)
+        assert not journal.spending.holds
 
 
 def test_a_second_process_is_refused(tmp_path: Path) -> None:

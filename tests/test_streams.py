@@ -151,6 +151,24 @@ def test_a_tool_call_without_numbers_is_put_together() -> None:
     assert functions == [{"name": "look", "arguments": '{"at": 1}'}, {"name": "stop", "arguments": "{}"}]
 
 
+EMPTY_CALL = {"function_call": {"name": "", "arguments": ""}}  # beside everything else, in the name of the older API
+ADD = {"name": "add", "arguments": "{}"}
+
+
+@pytest.mark.parametrize(
+    ("deltas", "calls"),
+    [
+        ([{"content": "Hel", **EMPTY_CALL}, {"content": "lo", **EMPTY_CALL}], None),
+        ([{"tool_calls": [{"index": 0, "function": ADD}], **EMPTY_CALL}], [ADD]),
+    ],
+)
+def test_an_empty_call_is_none(deltas: list[Body], calls: list[Body] | None) -> None:
+    streamed = joined({"choices": [{"index": 0, "delta": delta}]} for delta in deltas)
+    assert parse_choice("a", streamed, 0, 0.0).tool_calls == calls
+    whole: Body = {"choices": [{"message": {"role": "assistant", **deltas[0]}, "finish_reason": "stop"}]}
+    assert parse_choice("a", whole, 0, 0.0).tool_calls == calls
+
+
 def test_a_call_of_the_older_api_and_a_refusal_in_parts_are_put_together() -> None:
     deltas: list[Body] = [
         {"function_call": {"name": "add", "arguments": '{"a"'}},

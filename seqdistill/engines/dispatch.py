@@ -89,8 +89,8 @@ class Dispatcher:
                     self._fatal = stopped
                     if self._unsettled:
                         self._pace.on_note(
-                            f"stopping: what was sent is paid, and comes first ({self._unsettled} requests); a second Ctrl-C "
-                            "stops at once"
+                            f"stopping: waiting for {self._unsettled} requests that were sent, and may be billed; a second "
+                            "Ctrl-C stops at once"
                         )
                     continue
                 while not self._done.empty():  # what has come is handed on to be stored

@@ -294,7 +294,7 @@ def _tool_calls(message: Mapping[str, Any]) -> list[dict[str, str]] | None:
     """The calls in a message by name, with their arguments as the text the model wrote; None without any."""
     functions = [as_dict(call).get("function") for call in as_list(message.get("tool_calls"))]
     functions = functions or [message.get("function_call")]
-    calls = [as_dict(function) for function in functions if function]
+    calls = [call for call in map(as_dict, functions) if any(call.values())]
     return [{"name": text_of(call.get("name")), "arguments": _arguments(call.get("arguments"))} for call in calls] or None
 
 

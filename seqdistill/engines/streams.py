@@ -104,8 +104,8 @@ class Joined:
         whole["thoughts"] += thoughts
         if refused:
             whole["refusal"] = whole.get("refusal", "") + refused
-        calls = as_list(delta.get("tool_calls"))
-        if function := as_dict(delta.get("function_call")):  # of the older API, which knows one call
+        calls, function = as_list(delta.get("tool_calls")), as_dict(delta.get("function_call"))
+        if not calls and any(function.values()):  # of the older API, which knows one call; some send an empty one beside text
             calls = [{"index": 0, "function": function}]
         for call in calls:
             self._add_call(whole["calls"], as_dict(call))

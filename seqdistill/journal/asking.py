@@ -304,7 +304,7 @@ def answers(
 def run_async(work: Coroutine[Any, Any, Result]) -> Result:
     """Runs a coroutine to its end: in a thread of its own where a loop runs already, as in a notebook.
 
-    A first SIGTERM or SIGHUP ends it as Ctrl-C does, what is under way included, with Stopped; a second one kills.
+    As with Ctrl-C, what is under way at a first SIGTERM or SIGHUP is waited for; then Stopped is raised. A second one kills.
     """
     try:
         asyncio.get_running_loop()
@@ -312,26 +312,30 @@ def run_async(work: Coroutine[Any, Any, Result]) -> Result:
         return asyncio.run(_stoppable(work))
     results: list[Result] = []
     errors: list[BaseException] = []
-    loop = asyncio.new_event_loop()
+    runner, ended = asyncio.Runner(loop_factory=asyncio.new_event_loop), threading.Event()
+    loop = runner.get_loop()
     task = loop.create_task(work)
 
     def finish() -> None:
         try:
-            results.append(loop.run_until_complete(task))
+            with runner:
+                results.append(loop.run_until_complete(task))
         except BaseException as error:  # noqa: BLE001 - raised again below, in the caller's thread
             errors.append(error)
         finally:
-            loop.run_until_complete(loop.shutdown_asyncgens())
-            loop.close()
+            ended.set()
 
-    thread = threading.Thread(target=finish)
-    thread.start()
-    try:
-        thread.join()
-    except KeyboardInterrupt:
-        loop.call_soon_threadsafe(task.cancel)
-        thread.join()
-        raise
+    threading.Thread(target=finish).start()
+    interrupted = False
+    while not ended.is_set():  # Thread.join takes a thread for ended where it was interrupted
+        try:
+            ended.wait()
+        except KeyboardInterrupt:
+            interrupted = True
+            with contextlib.suppress(RuntimeError):  # it has just ended
+                loop.call_soon_threadsafe(task.cancel)
+    if interrupted:
+        raise KeyboardInterrupt
     if errors:
         raise errors[0]
     return results[0]

@@ -196,23 +196,32 @@ Layer = Mapping[str, Any]  # table -> key -> value; [[teachers]] is a list of su
 def merge(*layers: Layer) -> dict[str, Any]:
     """The tables of several layers laid over one another, the last one on top; nested tables are merged by key.
 
-    A price is that of the model beside it: below a layer that names another model, it is nobody's.
+    A price is that of the model beside it, or else of the model below: where another one is named last, it is nobody's.
     """
     merged: dict[str, Any] = {}
+    last, named = dict[str, Any](), dict[str, Any]()
     for layer in layers:
+        last |= _models_in(layer)
+    for layer in layers:
+        named |= _models_in(layer)
         for table, content in layer.items():
             if isinstance(content, list):
                 merged[table] = content
                 continue
             target = merged.setdefault(table, {})
-            if content.get("model") and target.get("model") not in (None, content["model"]):
-                target.pop("price", None)
             for name, value in content.items():
+                if name == "price" and table in named and named[table] != last[table]:
+                    continue
                 if isinstance(value, Mapping) and isinstance(target.get(name), Mapping):
                     target[name] = {**target[name], **value}
                 else:
                     target[name] = value
     return merged
+
+
+def _models_in(layer: Layer) -> dict[str, Any]:
+    """The models that a layer names, by table."""
+    return {table: of["model"] for table, of in layer.items() if isinstance(of, Mapping) and of.get("model")}
 
 
 def resolve(tables: Layer) -> Recipe:

@@ -31,7 +31,8 @@ def resolved_recipe(
     as in a run that was moved, to the run. The task template is copied too. Flags of the tables that stages share are
     remembered, and so is the run's budget: `eval` knows the teacher and the cap that `generate` was started with. A recipe file
     passed again replaces them, table by table. `note` receives what is in effect without being passed, and that a recipe file
-    changed since it was copied. Nothing is kept without `keep`, nor when the block ends with a UsageError or Busy.
+    changed since it was copied. Nothing is kept without `keep`, nor when the block ends with a UsageError or Busy before it has
+    finished a stage.
     """
     kept, notes = run / "recipe.toml", run / "run.json"
     memory = _memory(notes)
@@ -74,12 +75,19 @@ def resolved_recipe(
         copied = text.encode() if text is not None else kept.read_bytes() if kept.exists() else None
         new[notes] = _sealed(memory, copied)
     before = {path: _verbatim(path) if path.exists() else None for path in new}
+    finished = _manifests(run)
     _put(new, before)
     try:
         yield recipe
     except (UsageError, Busy):
-        _put(before, new)
+        if _manifests(run) <= finished:
+            _put(before, new)
         raise
+
+
+def _manifests(run: Path) -> set[tuple[Path, int]]:
+    """The manifests of a run's stages, and when each was written."""
+    return {(path, path.stat().st_mtime_ns) for path in run.glob("*/manifest.json")}
 
 
 def _folder_of(recipe: Path) -> Path:

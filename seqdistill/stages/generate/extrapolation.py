@@ -86,8 +86,8 @@ def extrapolate(
     to_come = [(one, 0, 1.0) for one in missing]
     to_come += [(chain.planned, chain.next, answered / len(known)) for chain in known if chain.next is not None]
     whole = [(one, 0, 1.0) for one in plan]
-    in_batches = {chain.planned.request.id: chain.answers[0].batched for chain in known if chain.answers}
-    in_batches |= dict.fromkeys(at_once, False)
+    in_batches = dict.fromkeys(at_once, False)
+    in_batches |= {chain.planned.request.id: chain.answers[0].batched for chain in known if chain.answers}
 
     def usd(some: Sequence[tuple[Planned, int, float]]) -> float | None:
         total = 0.0
