@@ -343,8 +343,8 @@ def content_files(path: Path) -> list[Path]:
     """
     if not path.is_dir():
         return [path]
-    parts = (part for part in path.rglob("*") if part != path / "README.md" and not is_temporary(part.name))
-    return sorted(part for part in parts if part.is_file())
+    parts = (part for part in path.rglob("*") if part != path / "README.md" and part.is_file())
+    return sorted(part for part in parts if not any(map(is_temporary, part.relative_to(path).parts)))
 
 
 def file_sha256(path: Path) -> str:

@@ -141,6 +141,9 @@ def test_a_group_is_in_one_of_train_validation_and_test_alone(tmp_path: Path) ->
     sides = [{one["group"] for one in rows_of(run, f"{name}.jsonl")} - {None} for name in ("train", "validation")]
     assert len(sides[0]) > 15 and len(sides[1]) > 4 and not sides[0] & sides[1]
     assert filtered(run, tmp_path / "test.jsonl", **keys, contamination={"action": "annotate"}).kept == 160
+    with pytest.raises(SeqdistillError) as raised:
+        filtered(make_run(tmp_path / "held out", [row(n) for n in range(28, 32)]), tmp_path / "test.jsonl", **keys)
+    assert "hold out other prompts or groups" in (raised.value.hint or "")
 
 
 def test_a_split_that_would_leave_nothing_to_train_on_is_not_made(tmp_path: Path) -> None:

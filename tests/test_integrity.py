@@ -38,6 +38,7 @@ ANSWERS = [  # text, prompt
     ("- ~~~\n  x\n  ~~~", ""),
     ("Usage\n~~~~~\n\nCall `main()`.", "Write the page in reStructuredText."),
     ("Usage\n\n~~~~\nx\n~~~~", ""),
+    ("Usage:\n~~~~~~~~\nmain(1, 2)\n~~~~~~~~\nThen call it.", ""),
     (f"Like this:{FENCE}html\n<s>old\n{FENCE}", ""),
     (
         f"## POST /users\n\n### Request:\n\n{FENCE}json\n{{}}\n{FENCE}\n\n### Response:\n\n{FENCE}json\n{{}}\n{FENCE}",

@@ -76,6 +76,13 @@ def test_a_column_that_is_named_label_may_be_the_answer_or_the_reference(tmp_pat
     assert "0" in (sample.text, sample.reference) and result.skipped == 0
 
 
+def test_an_answer_that_is_null_in_the_named_column_is_not_taken_from_another(tmp_path: Path) -> None:
+    recipe = Recipe(task=TaskConfig(columns={"prompt": "question", "completion": "second"}))
+    rows = [{"question": "2 + 3?", "second": said, "output": "the first draft"} for said in ("5", None)]
+    result, (sample,) = imported(tmp_path, lines(tmp_path, rows), recipe)
+    assert (sample.text, result.unread) == ("5", 1)
+
+
 XLAM = {
     "query": "2 + 3?",
     "tools": json.dumps([{"name": "add"}]),

@@ -97,7 +97,8 @@ def test_names_depend_on_content_alone(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "a/x").write_text("1")
     before = file_sha256(tmp_path / "a")
-    for name in ("README.md", ".README.md.0a1b2c3d.tmp"):  # its card, and one whose writing was killed
+    (tmp_path / "a/.y.gguf.0a1b2c3d.tmp").mkdir()
+    for name in ("README.md", ".README.md.0a1b2c3d.tmp", ".y.gguf.0a1b2c3d.tmp/x"):  # its card, and what was killed
         (tmp_path / "a" / name).write_text("2")
     assert file_sha256(tmp_path / "a") == before
     (tmp_path / "a/x").rename(tmp_path / "a/y")

@@ -78,9 +78,8 @@ class AnswerForm:
     def _validator(self) -> Any:
         from referencing import Registry
 
-        return _draft(self.schema)(
-            self.schema, registry=Registry()
-        )  # an empty registry: the default one fetches over the network
+        # an empty registry: the default one fetches over the network
+        return _draft(self.schema)(self.schema, registry=Registry())
 
 
 def schema_fault(schema: Mapping[str, Any]) -> str | None:

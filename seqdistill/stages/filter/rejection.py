@@ -23,7 +23,8 @@ class Rejection:
         Of a row that holds a test item not the setting that keeps it: the student would be tested on what it was trained on.
         """
         if setting("contamination.action", "annotate") in self.would_keep:
-            return "what is no copy is kept by [filter.contamination] masked = false, a higher overlap, or other test prompts"
+            like = "what is only like a test prompt is kept by [filter.contamination] masked = false or a higher overlap"
+            return f"hold out other prompts or groups; {like}"
         return f"{in_words(self.would_keep)} would keep it" if self.would_keep else None
 
 

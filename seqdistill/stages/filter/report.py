@@ -151,7 +151,7 @@ def warnings_of(facts: Facts, rejections: Rejections) -> list[str]:
     for rule in RULES:
         if (lost := len(by_rule.get(rule, ()))) > MANY_PROMPTS * total:
             rows = [row for row, rejection in rejections.by_row.items() if rejection.rule == rule]
-            tested = [row for row in rows if (hit := facts.hits.get(row)) and hit.is_test_prompt]
+            tested = {row for row in rows if (hit := facts.hits.get(row)) and hit.is_test_prompt}
             own = len({int(facts.prompts[row]) for row in tested} & by_rule[rule])
             example = rejections.by_row[next((row for row in rows if row not in tested), rows[0])]
             of_them = f", {own:,} of them test prompts themselves" if own else ""

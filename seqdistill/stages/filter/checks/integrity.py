@@ -6,6 +6,7 @@ judge quality.
 
 import math
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from seqdistill.metrics.behaviour import repetition
@@ -200,20 +201,24 @@ def _left_reasoning(prose: str, prompt: str) -> str | None:
 
 
 def _is_fence_open(text: str) -> bool:
-    """Whether a code fence is left open: both by the rules of CommonMark and by counting, as fences in fences are common."""
+    """Whether a code fence is left open, be tildes as long as the line before them a heading's or fences themselves."""
     if "```" not in text and "~~~" not in text:
         return False
-    opened, fences = "", 0
-    for match in _FENCE.finditer(text):
+    fences = list(_FENCE.finditer(text))
+    without_headings = [fence for fence in fences if not _is_underline(text, fence.start(), fence["fence"])]
+    return _is_last_open(fences) and _is_last_open(without_headings)
+
+
+def _is_last_open(fences: Sequence[re.Match[str]]) -> bool:
+    """Whether the last fence is open: both by the rules of CommonMark and by counting, as fences in fences are common."""
+    opened = ""
+    for match in fences:
         fence, beside = match["fence"], match["info"].strip() or match["before"].strip()
-        if not opened and _is_underline(text, match.start(), fence):
-            continue
-        fences += 1
         if not opened:
             opened = fence
         elif fence.startswith(opened) and not beside:
             opened = ""
-    return bool(opened) and fences % 2 == 1
+    return bool(opened) and len(fences) % 2 == 1
 
 
 def _is_underline(text: str, start: int, fence: str) -> bool:

@@ -37,10 +37,11 @@ _SELF = re.compile(
     r"|i(?:'|’| a)m (?:just |only |merely |simply )a (?:chat)?bot\b"
     r"|i(?:'|’| a)m (?:just |only |merely |simply )?a (?:text-based (?:model|program|system)|machine learning model"
     r"|computer program)\b"
-    r"|my training data (?:only |also )?(?:include|contain|go|end|stop|cover|is limited|was|does not|doesn(?:'|’)t)"
+    r"|my training data (?:only |also )?(?:include|contain|go|end|stop|cover|is limited|was last|does not|doesn(?:'|’)t)"
     r"|my training only goes"
     r"|\b(?:by my training data|(?:what|the data|data) i was trained on)\b"
     rf"|i (?:can(?:no|'|’)t|can not|am (?:not able|unable) to)\b[^.!?\n]{{0,80}} as an? {_MODEL}\b"
+    r"(?=[^\w ]|\Z| (?:and|but|so|or|with|without|developed|created|trained|made|built)\b)"  # not: as a language model task
     r"|i was (?:trained|created|developed|made) by (?:openai|anthropic|google|meta|alibaba|mistral|deepseek|hugging ?face)\w*)",
     re.IGNORECASE,
 )

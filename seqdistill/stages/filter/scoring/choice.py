@@ -198,7 +198,7 @@ class Chooser:
                 extract = self._extract()
                 yield (
                     f"vote: in {apart:,} of {len(groups):,} prompts no two samples give the same answer (as {extract!r}), so "
-                    "all of them score alike and the first id is kept; name the part that is the answer with --score-extract"
+                    "all score alike and which is kept says nothing; name the part that is the answer with --score-extract"
                 )
 
     def _extract(self) -> str:

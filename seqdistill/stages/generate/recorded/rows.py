@@ -90,12 +90,12 @@ def _plain(raw: Mapping[str, Any], columns: Mapping[str, str]) -> Row:
     """The row with names as `columns` maps them, plain keys also in upper case, and lists and objects that a text holds.
 
     A prompt stays text, unless it is a list of messages. What is null is not there, as a table has a column for whatever any
-    row of it holds; but an answer that is null is an empty one.
+    row of it holds; but an answer that is null is an empty one, and a column that is named is no other.
     """
     row = {str(key).strip(): value for key, value in raw.items()}
-    row = {key: value for key, value in row.items() if value is not None or key in NULLS}
     row |= {key.casefold(): row[key] for key in reversed(row) if key.casefold() in PLAIN - row.keys()}
     named = {key: column_value(row, column) for key, column in columns.items() if has_column(row, column)}
+    row = {key: value for key, value in row.items() if value is not None or key in NULLS}
     if "completion" in named:
         named["completion"] = "" if named["completion"] is None else named["completion"]
         rivals = {*ANSWERS, *REPLIES, *REQUESTS, "choices", "message"}
