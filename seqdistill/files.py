@@ -85,6 +85,14 @@ def folder_beside(path: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def apply_umask(folder: Path) -> None:
+    """Gives the files in a folder the mode that the umask left the folder itself: safetensors writes for the owner alone."""
+    mode = folder.stat().st_mode & 0o666
+    for part in folder.rglob("*"):
+        if part.is_file() and not part.is_symlink():
+            part.chmod(mode)
+
+
 def _temporary(path: Path) -> Path:
     """A new hidden name beside `path`."""
     return path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")

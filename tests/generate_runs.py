@@ -51,14 +51,18 @@ def arguments(server: ChatServer, folder: Path) -> list[str]:
     return [*start, "--teacher", "teacher", "--teacher-engine", "openai", "--teacher-base-url", server.url]
 
 
-def killed_after(server: ChatServer, requests: int, how: int, child: "Child", seconds: float = 0.0) -> int:
-    """Signals a started generate `seconds` after it would get the last of `requests` answers; returns the exit code."""
+def killed_after(server: ChatServer, requests: int, how: int, child: "Child", seconds: float = 0.0, times: int = 1) -> int:
+    """Signals a started generate `seconds` after it would get the last of `requests` answers; returns the exit code.
+
+    Several `times` are 10 ms apart.
+    """
     goal = len(server.requests) + requests
 
     def strike(number: int, _: Body) -> None:
         if number + 1 == goal:
             assert child.pid is not None
-            asyncio.get_running_loop().call_later(seconds, os.kill, child.pid, how)
+            for time in range(times):
+                asyncio.get_running_loop().call_later(seconds + time / 100, os.kill, child.pid, how)
 
     server.fault = strike
     child.start()

@@ -92,3 +92,11 @@ def test_a_stage_is_done_whatever_its_streams_are(tmp_path: Path, streams: str, 
     assert done.returncode == 0
     assert run.manifest("filter") is not None
     assert (json.loads(done.stdout)["read"] == 9) if shows else not done.stdout
+
+
+def test_what_the_program_starts_has_streams_too(tmp_path: Path) -> None:
+    child = "import os; open('files', 'w').write(' '.join(os.readlink(f'/proc/self/fd/{number}') for number in range(3)))"
+    start = "import subprocess, sys; from seqdistill.console import open_streams; open_streams(); subprocess.run(sys.argv[1:])"
+    command = shlex.join([sys.executable, "-c", start, sys.executable, "-c", child])
+    subprocess.run(["bash", "-c", f"{command} <&- >&- 2>&-"], cwd=tmp_path, check=True)
+    assert (tmp_path / "files").read_text() == "/dev/null /dev/null /dev/null"

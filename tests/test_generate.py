@@ -147,12 +147,22 @@ def test_killed_at_12_random_moments_nothing_is_paid_twice_and_the_bytes_are_the
     assert (tmp_path / same).read_bytes() == (tmp_path / "whole" / same).read_bytes()
 
 
-@pytest.mark.parametrize(("how", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 1), (signal.SIGHUP, 1)])
-def test_what_stops_generate_loses_nothing_that_is_under_way(tmp_path: Path, how: signal.Signals, code: int) -> None:
+@pytest.mark.parametrize(
+    ("how", "times", "code"),
+    [
+        (signal.SIGINT, 1, 130),
+        (signal.SIGTERM, 1, 1),
+        (signal.SIGHUP, 1, 1),
+        (signal.SIGHUP, 2, 1),  # as where a terminal ends: its shell sends one and so does the kernel
+    ],
+)
+def test_what_stops_generate_loses_nothing_that_is_under_way(
+    tmp_path: Path, how: signal.Signals, times: int, code: int
+) -> None:
     prompts_file(tmp_path, range(200))
-    with ChatServer(seconds=0.01) as server:
+    with ChatServer(seconds=0.04) as server:
         child = Child(target=main_in_child, args=([*arguments(server, tmp_path), "--concurrency", "8"],))
-        assert killed_after(server, 60, how, child) == code
+        assert killed_after(server, 60, how, child, times=times) == code
         with Journal(tmp_path / "run/generate/journal.jsonl", writable=False) as journal:
             assert 60 <= len(journal) == len(server.usages) < 200
             assert not journal.spending.holds

@@ -122,10 +122,13 @@ def test_a_stopped_training_of_adapters_ends_with_the_same_bytes(
     run = a_run(tmp_path / "stopped", rows(8))
     with pytest.raises(KeyboardInterrupt):
         train(run, recipe, Impatient(at_step=6))
-    assert list(run.file("train", ".work").glob("checkpoint-*/adapter_model.safetensors"))
+    (resumed,) = run.file("train", ".work").glob("checkpoint-*/adapter_model.safetensors")
+    assert resumed.stat().st_mode & 0o777 == 0o644, "also by others"
     assert sha256(train(run, recipe, Silent()).path / "model.safetensors") == sha256(whole.path / "model.safetensors")
-    files = {file.name for file in run.file("train", "adapter").iterdir()}
-    assert files == {"adapter_model.safetensors", "adapter_config.json"}, "no copy of them for a reference"
+    files = {file.name: file.stat().st_mode & 0o777 for file in run.file("train", "adapter").iterdir()}
+    assert files == dict.fromkeys(("adapter_model.safetensors", "adapter_config.json"), 0o644), (
+        "no copy of them for a reference"
+    )
 
 
 @pytest.mark.parametrize(

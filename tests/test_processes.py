@@ -12,7 +12,7 @@ import pytest
 from test_preflight import a_recipe, a_run, rows
 from train_runs import Listener, trainer_of, weights
 
-from seqdistill.errors import UsageError
+from seqdistill.errors import Busy, UsageError
 from seqdistill.recipe.tables import TrainConfig
 from seqdistill.runs import Run
 from seqdistill.stages.train.launch import keep, keeps_weights_apart, launcher_arguments
@@ -71,8 +71,11 @@ def test_torchrun_s_second_process_is_let_in(one: Run, tiny_model: Path, tmp_pat
 
 
 def test_what_one_process_refuses_is_said_as_if_there_were_one(tiny_model: Path, tmp_path: Path) -> None:
+    run = a_run(tmp_path)
     with pytest.raises(UsageError, match=r"learning_rat: .*did you mean 'learning_rate'"):
-        train(a_run(tmp_path), a_recipe(tiny_model, {"learning_rat": 1.0}, processes=2), Listener())
+        train(run, a_recipe(tiny_model, {"learning_rat": 1.0}, processes=2), Listener())
+    with run.locked("train"), pytest.raises(Busy, match="is at work on the train stage"):
+        train(run, a_recipe(tiny_model, processes=2), Listener())
 
 
 # --- by accelerate, with a file of `accelerate config` ---------------------------------------------------------------

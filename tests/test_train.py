@@ -202,6 +202,7 @@ def test_a_student_cut_from_the_teacher_is_cut_once_and_kept(tiny_model: Path, t
     for new, old in enumerate(layers):
         assert (weights(base)[norm(new)] == weights(tiny_model)[norm(old)]).all()
         assert (weights(base)[norm(new)] != weights(run.file("train", "model"))[norm(new)]).any()
+    assert {file.stat().st_mode & 0o777 for file in base.iterdir()} == {0o644}
     cut = (base / "model.safetensors").stat().st_ino
     train(run, a_recipe("shrink:2", teacher=str(tiny_model), args={**args, "learning_rate": 0.01}), Silent())
     assert (base / "model.safetensors").stat().st_ino == cut

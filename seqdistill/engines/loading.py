@@ -17,7 +17,7 @@ from typing import Any
 from seqdistill.engines.generation_config import active_settings
 from seqdistill.engines.models import locate
 from seqdistill.errors import SeqdistillError, UsageError
-from seqdistill.files import folder_beside
+from seqdistill.files import apply_umask, folder_beside
 from seqdistill.recipe.tables import JudgeConfig, ModelConfig, StudentConfig, TeacherConfig
 from seqdistill.records import json_if_whole
 
@@ -263,6 +263,7 @@ def _converted(gguf: Path, what: str) -> Path:
     with folder_beside(target) as half:
         model.save_pretrained(half)
         tokenizer.save_pretrained(half)
+        apply_umask(half)
         if not target.is_dir():
             half.replace(target)
     return target

@@ -244,8 +244,10 @@ async def _stoppable(work: Coroutine[Any, Any, Result]) -> Result:
 
     def stop(number: signal.Signals) -> None:
         assert task is not None
+        if caught:  # SIGHUP once more: where a terminal ends, its shell sends one and so does the kernel
+            return
         caught.append(number)
-        loop.remove_signal_handler(number)
+        loop.remove_signal_handler(signal.SIGTERM)
         task.cancel()
 
     for number in numbers:
@@ -304,7 +306,7 @@ def answers(
 def run_async(work: Coroutine[Any, Any, Result]) -> Result:
     """Runs a coroutine to its end: in a thread of its own where a loop runs already, as in a notebook.
 
-    As with Ctrl-C, what is under way at a first SIGTERM or SIGHUP is waited for; then Stopped is raised. A second one kills.
+    A first SIGTERM or SIGHUP ends it as Ctrl-C does, what is under way included, with Stopped; a SIGTERM after it kills.
     """
     try:
         asyncio.get_running_loop()

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from seqdistill.errors import Stopped
+from seqdistill.files import apply_umask
 from seqdistill.progress import Progress
 from seqdistill.records import json_if_whole, write_json
 from seqdistill.runs import Run, StageRecord
@@ -125,6 +126,7 @@ def checkpointing(work: Path) -> Any:
             self._cost = self._saved - self._save_requested
 
         def _finish(self, newest: Path) -> None:
+            apply_umask(newest)
             write_json(newest / COMPLETE, _sizes(newest))
             for checkpoint in _checkpoints(work):
                 if checkpoint != newest:

@@ -18,14 +18,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from seqdistill.errors import SeqdistillError, Stopped, UsageError
+from seqdistill.errors import Busy, SeqdistillError, Stopped, UsageError
 from seqdistill.progress import Progress
 from seqdistill.recipe.tables import Recipe, TrainConfig
 from seqdistill.runs import Run
 from seqdistill.stages.train.checkpoints import STOPPING
 
 MARK = "seqdistill "  # begins a line of the first process that is meant for us
-REPORTED = (UsageError, Stopped)  # kinds of error that a process names; any other is a SeqdistillError
+REPORTED = (UsageError, Busy, Stopped)  # kinds of error that a process names; any other is a SeqdistillError
 PRECISIONS = ("bf16", "fp16")  # accelerate's words for mixed precision, and TRL's arguments
 LAST_LINES = 20  # of what the processes wrote, shown when they fail without a reason of ours
 LAUNCHER = "torch/distributed/elastic/"  # in the first line that torch's launcher writes about a process that failed

@@ -96,10 +96,8 @@ def adapted(model: Any, config: LoraConfig) -> Any:
     except ValueError as error:
         wanted = {"target_modules": ", ".join(config.target_modules), "dropout": config.dropout}
         listed = ", ".join(f"{name} = {value}" for name, value in wanted.items() if value)
-        reason, hint = (
-            str(error).strip().splitlines()[0],
-            "leave it out" if config.dropout else "leave it out: all linear layers",
-        )
+        reason = str(error).strip().splitlines()[0]
+        hint = "leave it out" if config.dropout else "leave it out: all linear layers"
         raise UsageError(f"[train.lora] {listed or f'r = {rank}'}: {reason}", hint) from error
     tables = model.get_input_embeddings(), model.get_output_embeddings()
     if model.config.get_text_config(decoder=True).tie_word_embeddings and any(hasattr(table, "base_layer") for table in tables):

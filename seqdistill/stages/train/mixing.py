@@ -77,9 +77,7 @@ def _with_references(rows: Sequence[Sample], weights: dict[str, float], config: 
         raise _without_references(config, "row")
     weights |= {row.id: config.reference_weight for row in references.values()}
     if config.references == "replace":
-        rows = [
-            row for row in rows if row.prompt_id not in references or row.finish_reason == HUMAN
-        ]  # a person's, not a teacher's
+        rows = [row for row in rows if row.prompt_id not in references or row.finish_reason == HUMAN]
     return [*rows, *(references[name] for name in sorted(references))], len(references)
 
 

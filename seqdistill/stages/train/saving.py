@@ -13,6 +13,7 @@ from typing import Any
 from seqdistill.engines.generation_config import stop_ids
 from seqdistill.engines.loading import load, plain_weights, processor_files, with_adapters
 from seqdistill.errors import UsageError
+from seqdistill.files import apply_umask
 from seqdistill.recipe.tables import ModelConfig
 from seqdistill.records import read_json, write_json
 from seqdistill.stages.train.lora import merged, save_adapters, without_adapters
@@ -67,9 +68,8 @@ def write_model(trainer: Any, base: ModelConfig, end_of_turn: int, out: Path) ->
     write_processor(base, half)
     (half / "training_args.bin").unlink(missing_ok=True)  # a pickle with this machine's paths
     loads_in = write_for_both(half)
-    mode = half.stat().st_mode & 0o777  # what the umask leaves to others: safetensors leaves them nothing
-    for part in half.rglob("*"):
-        part.chmod(mode if part.is_dir() else mode & 0o666)
+    for folder in filter(Path.exists, (half, out.with_name("adapter"))):
+        apply_umask(folder)
     if out.exists():
         out.rename(old)
     half.rename(out)

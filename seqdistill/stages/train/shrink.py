@@ -12,7 +12,7 @@ from typing import Any
 
 from seqdistill.engines.loading import load, plain_weights
 from seqdistill.errors import UsageError
-from seqdistill.files import atomic_folder
+from seqdistill.files import apply_umask, atomic_folder
 from seqdistill.progress import Progress, Silent
 from seqdistill.recipe.tables import ModelConfig
 from seqdistill.records import Message, file_sha256, read_json, write_json
@@ -93,6 +93,7 @@ def shrink(
             smaller.save_pretrained(half)
         write_vocabulary(source, tokenizer, kept, half)
         write_processor(source, half)
+        apply_umask(half)
         write_json(half / "shrink.json", {**facts, "sha256": file_sha256(half)})
     return chosen.layers
 

@@ -222,7 +222,7 @@ def build(setup: TrainingSetup, callbacks: Sequence[Any]) -> Any:
         processing_class=setup.tokenizer,
         callbacks=[*callbacks, _keeping(setup)],
     )
-    if reference is None:  # TRL copies the adapters for it; a checkpoint of two adapters is resumed without the trained one
+    if "ref" in getattr(setup.model, "peft_config", {}):  # TRL's copy; a checkpoint of two is resumed without the trained one
         setup.model.delete_adapter("ref")
     if arguments.precompute_ref_log_probs:
         _check_tokens(trainer, setup)

@@ -47,9 +47,8 @@ def soft_loss(logits: Any, ids: Any, logprobs: Any, temperature: float, rest: bo
     likeliest, whole = scaled.gather(-1, ids).to(precise), scaled.logsumexp(-1).to(precise)
     logprobs = logprobs.to(precise)
     if not rest:
-        likeliest = likeliest.masked_fill(
-            logprobs.isneginf(), torch.finfo(precise).min
-        )  # else a token counts for each of these
+        unused = logprobs.isneginf()  # places that repeat a token, which would count for each
+        likeliest = likeliest.masked_fill(unused, torch.finfo(precise).min)
         loss = _divergence(logprobs.log_softmax(-1), likeliest.log_softmax(-1))
         return temperature**2 * loss.to(scaled.dtype)
     loss = _divergence(logprobs, likeliest - whole[:, None])
