@@ -101,7 +101,7 @@ class EvalResult:
                 by_basis.setdefault(of["rate_basis"], []).append(role)
         use = f"{found['terms']['utilisation']:.0%} of the time"
         notes += [f"machine of {', '.join(roles)}: in use {use}, {basis}" for basis, roles in by_basis.items()]
-        if (several := found["terms"].get("answers_a_request", 1)) > 1:
+        if (several := found["terms"]["answers_a_request"]) > 1:
             notes.append(f"USD of one answer; a request to the student takes {several}, whose agreement is its confidence")
         if found["missing"]:
             notes.append(f"no price: write {', '.join(found['missing'])} into the recipe")
@@ -163,12 +163,12 @@ class EvalResult:
     @property
     def regressions(self) -> list[dict[str, Any]]:
         """The explained prompts that base or teacher answered better than the student, the largest loss first."""
-        return list(self.scores.get("regressions", {}).get("items", []))
+        return list(self.scores["regressions"]["items"])
 
     @property
     def regressed(self) -> str:
         """How many prompts base or teacher answered better, in words; empty where there are none."""
-        found = self.scores.get("regressions", {"found": 0})["found"]
+        found = self.scores["regressions"]["found"]
         if not found:
             return ""
         measure = self.scores["measures"][self.scores["primary"]]
