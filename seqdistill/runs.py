@@ -115,7 +115,7 @@ class Run:
         if stage == "generate":  # it continues what is finished, a training never does
             with contextlib.suppress(UsageError):  # a damaged manifest is reported by who needs it
                 finished = self.manifest(stage) or {}
-        return Clock(self.file(stage, ""), finished.get("seconds_in_all", finished.get("seconds", 0.0)))
+        return Clock(self.file(stage, ""), finished.get("seconds_in_all", 0.0))
 
     def at_work(self, stage: str) -> str | None:
         """The process that holds a stage now, in words; None when the stage is free."""

@@ -90,7 +90,7 @@ def test_a_request_costs_its_tokens_and_its_share_of_the_hour(
 def test_the_break_even_is_where_a_count_of_both_bills_meets(
     upfront: float, teacher: float, student: float, fallback: float, shadow: float, requests: int | None
 ) -> None:
-    in_service = usd_in_service(student, teacher, {"fallback_share": fallback, "shadow_share": shadow})
+    in_service = usd_in_service(student, teacher, {"fallback_share": fallback, "shadow_share": shadow, "answers_a_request": 1})
     assert break_even(upfront, teacher, in_service) == requests
     counts = np.arange(100_000)
     before = counts * teacher
@@ -400,7 +400,6 @@ def test_a_file_of_another_models_outputs_has_not_the_students_price() -> None:
     ("manifest", "usd"),
     [
         ({"seconds": 1800.0, "seconds_in_all": 36_000.0}, 20.0),  # resumed after 9.5 of 10 hours
-        ({"seconds": 1800.0}, 1.0),  # an older version's
         ({}, 0.0),
     ],
 )
@@ -423,7 +422,7 @@ def test_a_machines_hours_are_those_of_all_attempts(run: Run, manifest: dict[str
 )
 def test_the_machines_of_all_teachers_are_paid(run: Run, teachers: list[dict[str, Any]], machine: float | str | None) -> None:
     manifest = json.loads(run.file("generate", "manifest.json").read_text())
-    run.file("generate", "manifest.json").write_text(json.dumps(manifest | {"seconds": 1800.0}))
+    run.file("generate", "manifest.json").write_text(json.dumps(manifest | {"seconds_in_all": 1800.0}))
     each = [OneOfTeachers(**{"model": "one", **teacher}) for teacher in teachers]
     found = upfront_of(run, Recipe(teacher=each[0], teachers=each))
     assert found.get("teacher_machine", "none") == machine
