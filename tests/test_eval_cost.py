@@ -90,7 +90,7 @@ def test_a_request_costs_its_tokens_and_its_share_of_the_hour(
 def test_the_break_even_is_where_a_count_of_both_bills_meets(
     upfront: float, teacher: float, student: float, fallback: float, shadow: float, requests: int | None
 ) -> None:
-    in_service = usd_in_service(student, teacher, {"fallback_share": fallback, "shadow_share": shadow, "answers_a_request": 1})
+    in_service = usd_in_service(student, teacher, {"fallback_share": fallback, "shadow_share": shadow})
     assert break_even(upfront, teacher, in_service) == requests
     counts = np.arange(100_000)
     before = counts * teacher

@@ -48,7 +48,7 @@ def usd_per_request(
 
 def usd_with_samples(student_usd: float, terms: Mapping[str, float]) -> float:
     """What the student costs where each request takes several of its answers, whose agreement is its confidence."""
-    return student_usd * terms["answers_a_request"]
+    return student_usd * terms.get("answers_a_request", 1)
 
 
 def usd_in_service(student_usd: float, teacher_usd: float, terms: Mapping[str, float]) -> float:

@@ -101,7 +101,7 @@ class EvalResult:
                 by_basis.setdefault(of["rate_basis"], []).append(role)
         use = f"{found['terms']['utilisation']:.0%} of the time"
         notes += [f"machine of {', '.join(roles)}: in use {use}, {basis}" for basis, roles in by_basis.items()]
-        if (several := found["terms"]["answers_a_request"]) > 1:
+        if (several := found["terms"].get("answers_a_request", 1)) > 1:
             notes.append(f"USD of one answer; a request to the student takes {several}, whose agreement is its confidence")
         if found["missing"]:
             notes.append(f"no price: write {', '.join(found['missing'])} into the recipe")

@@ -347,7 +347,7 @@ def _cost(scores: Scores) -> Iterator[str]:
     if None in prices.values():
         return
     terms = found["terms"]
-    several = terms["answers_a_request"]
+    several = terms.get("answers_a_request", 1)
     line = (
         f"1,000 requests cost {usd(usd_with_samples(prices['student'], terms))} USD at the student"
         f"{f', of {several} answers each,' if several > 1 else ''} and {usd(prices['teacher'])} at the teacher"

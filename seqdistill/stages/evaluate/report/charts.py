@@ -193,7 +193,7 @@ def quality_and_cost(scores: Document) -> Document | None:
     primary, models = scores["primary"], scores["models"]
     costs = {role: usd_per_1000(scores, role) for role in models}
     if (own := costs.get("student")) is not None:
-        costs["student"] = usd_with_samples(own, scores["cost"]["terms"])
+        costs["student"] = usd_with_samples(own, (scores.get("cost") or {}).get("terms", {}))
     name, unit = "USD for 1,000 requests", usd
     if sum(value is not None for value in costs.values()) < 2:
         costs = {role: facts.get("parameters") for role, facts in models.items()}
