@@ -117,8 +117,8 @@ def license_of_student(source: ModelConfig, teacher: TeacherConfig) -> str | Non
 def _license_in_files(name: str) -> str | None:
     if name.startswith("run:"):
         trained = Run(Path(name.removeprefix("run:"))).manifest("train") or {}
-        license_of_it: str | None = trained.get("student", {}).get("license")
-        return license_of_it
+        stated: str | None = trained.get("student", {}).get("license")
+        return stated
     path = locate(name)
     if path is None:
         path = _cached_card(name)
