@@ -20,7 +20,7 @@ class Clock:
     """The clock of a stage's folder, for the process that holds the stage's lock."""
 
     folder: Path
-    earlier: float = 0.0  # seconds, where the lock file has none: of a copied run's result, or of an older version's
+    earlier: float = 0.0  # seconds, where the lock file has none: of a copied run's result
     newest: int = 0  # modification time (ns) of the folder's newest file when the attempt began
 
     def start(self) -> None:

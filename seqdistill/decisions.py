@@ -53,13 +53,9 @@ def now() -> str:
 def decisions_file(run: Run) -> Path:
     """Where a run's decisions are; the file may not be there.
 
-    Not in a stage's folder, which is deleted to start over. Decisions that an earlier version wrote there are moved.
+    Not in a stage's folder, which is deleted to start over.
     """
-    path, earlier = run.file("review", "decisions.jsonl"), run.file("filter", "decisions.jsonl")
-    if earlier.exists() and not path.exists():
-        path.parent.mkdir(exist_ok=True)
-        os.replace(earlier, path)
-    return path
+    return run.file("review", "decisions.jsonl")
 
 
 def read_decisions(run: Run) -> dict[str, Decision]:

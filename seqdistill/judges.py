@@ -59,7 +59,7 @@ def judging_cap(run: Run, journal: Journal, config: JudgeConfig) -> OwnCap | Non
     """[judge] budget as a cap on what is paid in a stage's journal: it holds for filter and eval together."""
     if config.budget is None:
         return None
-    judge, paid, held = identity(config), -journal.spending.paid_usd, -journal.spending.held_usd
+    paid, held = -journal.spending.paid_usd, -journal.spending.held_usd
     with ExitStack() as stack:
         for path in (run.file(stage, "journal.jsonl") for stage in ("filter", "eval")):
             if path == journal.path:
@@ -68,25 +68,21 @@ def judging_cap(run: Run, journal: Journal, config: JudgeConfig) -> OwnCap | Non
                 one = stack.enter_context(Journal(path, writable=False))
             else:
                 continue
-            spent = judging_usd(one, judge)
+            spent = judging_usd(one)
             paid, held = paid + spent[0], held + spent[1]
     return OwnCap(config.budget, paid, held)
 
 
-def judging_usd(journal: Journal, judge: str) -> tuple[float, float]:
+def judging_usd(journal: Journal) -> tuple[float, float]:
     """What was paid for judgements in a stage's journal, whoever gave them, and what may be billed for them.
 
-    In filter's that is all. In eval's a request's id says so; a hold of an older version, without one, is its model's, `judge`.
+    In filter's that is all. In eval's a request's id says so.
     """
     spending = journal.spending
     if journal.path.parent.name == "filter":
         return spending.paid_usd, spending.held_usd
-    paid = sum(row.get("usd") or 0.0 for row in journal.rows() if row["id"].endswith(JUDGEMENT) and row.get("paid", True))
-    held = sum(
-        hold.usd or 0.0
-        for hold in spending.holds.values()
-        if (hold.request.endswith(JUDGEMENT) if hold.request else hold.model == judge)
-    )
+    paid = sum(row["usd"] or 0.0 for row in journal.rows() if row["id"].endswith(JUDGEMENT) and row.get("paid", True))
+    held = sum(hold.usd or 0.0 for hold in spending.holds.values() if hold.request.endswith(JUDGEMENT))
     return paid, held
 
 

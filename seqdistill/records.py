@@ -80,7 +80,7 @@ class Sample:
     def from_row(cls, row: Mapping[str, Any], place: str) -> "Sample":
         """The sample in a JSONL row; further keys are ignored. Raises UsageError naming `place` and the key."""
         for key, kinds in SAMPLE_KEYS.items():
-            if (key not in row and key not in LATER_KEYS) or not isinstance(row.get(key), kinds):
+            if key not in row or not isinstance(row[key], kinds):
                 raise UsageError(
                     f"{place}: key {key!r} is missing or of the wrong type: {shortened(row.get(key))}",
                     "a sample has the keys " + ", ".join(SAMPLE_KEYS),
@@ -89,7 +89,7 @@ class Sample:
             raise UsageError(f"{place}: key 'sample' is {shortened(row['sample'])}", "samples of a prompt are numbered from 0")
         check_messages(row["prompt"], place, "prompt")
         check_messages(row["completion"], place, "completion", may_be_empty=True)
-        return cls(**{key: row[key] for key in SAMPLE_KEYS if key in row})
+        return cls(**{key: row[key] for key in SAMPLE_KEYS})
 
 
 SAMPLE_KEYS: dict[str, Any] = {
@@ -108,7 +108,6 @@ SAMPLE_KEYS: dict[str, Any] = {
     "tool_calls": (list, type(None)),
     "group": (str, type(None)),
 }
-LATER_KEYS = ("group",)  # that the files of older versions lack
 
 
 def check_messages(messages: Any, place: str, key: str, may_be_empty: bool = False) -> list[Message]:
@@ -328,12 +327,8 @@ def seal(document: Mapping[str, Any]) -> str:
 
 
 def is_sealed(path: Path, document: Mapping[str, Any]) -> bool:
-    """Whether a JSON file is, to the byte, what was written. Those of older versions have no seal, under any name."""
-    if "seal" not in document:
-        return not any(
-            value == seal({name: other for name, other in document.items() if name != key}) for key, value in document.items()
-        )
-    return bool(document["seal"] == seal(document)) and path.read_text(encoding="utf-8") == json_text(document)
+    """Whether a JSON file is, to the byte, what was written."""
+    return bool(document.get("seal") == seal(document)) and path.read_text(encoding="utf-8") == json_text(document)
 
 
 def content_files(path: Path) -> list[Path]:

@@ -101,8 +101,6 @@ def rights_in(run: Run) -> list[dict[str, Any]]:
         return [{**one, **name} for one in stated]
     if [one["name"] for one in later] == [one.get("name") for one in each] and filtered["finished"] >= generate["finished"]:
         return later
-    if len(each) == 1 and not each[0].get("license"):  # an older version recorded it in the recipe alone
-        return [{**each[0], "license": generate.get("config", {}).get("teacher", {}).get("license")}]
     return each
 
 
@@ -118,9 +116,9 @@ def license_of_student(source: ModelConfig, teacher: TeacherConfig) -> str | Non
 
 def _license_in_files(name: str) -> str | None:
     if name.startswith("run:"):
-        run = Run(Path(name.removeprefix("run:")))
-        student = (run.manifest("train") or {}).get("student", {})
-        return student["license"] if "license" in student else license_in(run)  # an older version did not record it
+        trained = Run(Path(name.removeprefix("run:"))).manifest("train") or {}
+        stated: str | None = trained.get("student", {}).get("license")
+        return stated
     path = locate(name)
     if path is None:
         path = _cached_card(name)

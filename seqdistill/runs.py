@@ -16,7 +16,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -115,7 +115,7 @@ class Run:
         if stage == "generate":  # it continues what is finished, a training never does
             with contextlib.suppress(UsageError):  # a damaged manifest is reported by who needs it
                 finished = self.manifest(stage) or {}
-        return Clock(self.file(stage, ""), finished.get("seconds_in_all", finished.get("seconds", 0.0)))
+        return Clock(self.file(stage, ""), finished.get("seconds_in_all", 0.0))
 
     def at_work(self, stage: str) -> str | None:
         """The process that holds a stage now, in words; None when the stage is free."""
@@ -185,15 +185,10 @@ class StageRecord:
     settings: Mapping[str, Any]  # "table.key" -> value, those that can change the output's bytes
     inputs: Mapping[str, Path]  # name -> file or folder
     started: float = field(default_factory=time.time)
-    older_settings: Sequence[Mapping[str, Any]] = ()  # the same settings as older versions recorded them
 
     def __post_init__(self) -> None:
         self.input_hashes = {name: self.run.hash_of(path) for name, path in self.inputs.items()}
-        self.fingerprint, *older = (
-            fingerprint({"settings": dict(settings), "inputs": self.input_hashes})
-            for settings in (self.settings, *self.older_settings)
-        )
-        self.fingerprints = {self.fingerprint, *older}
+        self.fingerprint = fingerprint({"settings": dict(self.settings), "inputs": self.input_hashes})
 
     def up_to_date(self) -> bool:
         """Whether the outputs on disk are those of today's settings and inputs, complete and unchanged."""
@@ -201,7 +196,7 @@ class StageRecord:
         return (
             manifest is not None
             and manifest["status"] == "complete"
-            and manifest["fingerprint"] in self.fingerprints
+            and manifest["fingerprint"] == self.fingerprint
             and all(_is_unchanged(self.run.path / output["path"], output) for output in manifest["outputs"])
         )
 
@@ -212,9 +207,7 @@ class StageRecord:
 
     def differences_from(self, recorded: Mapping[str, Any]) -> list[str]:
         """The same for what is `recorded` of other work, as in a manifest or by `described`."""
-        old = _by_dotted_name(recorded.get("settings", {}))
-        candidates = map(_by_dotted_name, (self.settings, *self.older_settings))
-        new = min(candidates, key=lambda settings: len(_changed(old, settings)))
+        old, new = _by_dotted_name(recorded.get("settings", {})), _by_dotted_name(self.settings)
         hashes = {name: entry["sha256"] for name, entry in recorded.get("inputs", {}).items()}
         return [
             *(f"{name}: {was} -> {now}" for name in _changed(old, new) for was, now in _unlike(old.get(name), new.get(name))),
@@ -235,7 +228,7 @@ class StageRecord:
         """Removes .work where it is left of this very work, whose process was killed behind the manifest."""
         work = self.run.file(self.stage, ".work")
         owner = work / "fingerprint"
-        if not owner.is_file() or owner.read_text(encoding="utf-8") in self.fingerprints:
+        if not owner.is_file() or owner.read_text(encoding="utf-8") == self.fingerprint:
             shutil.rmtree(work, ignore_errors=True)
 
     def begin(self) -> None:

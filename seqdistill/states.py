@@ -112,7 +112,7 @@ def _record(run: Run, recipe: Recipe, stage: str) -> StageRecord | None:
 
 
 def _facts(stage: str, manifest: dict[str, Any]) -> str:
-    """What a finished stage left, in a few words; empty where an older version did not write it."""
+    """What a finished stage left, in a few words; empty where its manifest does not say."""
     result, counts = manifest.get("result", {}), manifest.get("counts", {})
     match stage:
         case "generate" if "samples" in counts:

@@ -22,7 +22,12 @@ def finished_run(path: Path, model: Path, **teacher: Any) -> Run:
     generate.finish(
         {"samples.jsonl": 10, "failures.jsonl": 2},
         config=asdict(Recipe(teacher=TeacherConfig(**teacher))),
-        teacher={"name": "the-teacher", "engine": "transformers", "identity": "the-teacher@1234"},
+        teacher={
+            "name": "the-teacher",
+            "engine": "transformers",
+            "identity": "the-teacher@1234",
+            "license": teacher.get("license"),
+        },
         counts={"prompt_tokens": 1_000_000, "completion_tokens": 300_000, "usd": 1.6},
         spent_usd=1.75,
     )

@@ -169,22 +169,6 @@ def test_many_requests_go_in_files_of_their_own(tmp_path: Path, monkeypatch: pyt
     assert set(server.answered.values()) == {1}
 
 
-def test_a_batch_that_an_older_version_submitted_is_held_and_collected(tmp_path: Path) -> None:
-    prompts_file(tmp_path, range(6))
-    steps_file = tmp_path / "run/generate/batches.jsonl"
-    with BatchServer(looks=1000) as server:
-        words = [*arguments(server, tmp_path), *(f"--set=teacher.price.{name}={usd}" for name, usd in PRICE.items())]
-        assert struck(server, tmp_path, "GET batches/ID", "after", signal.SIGKILL) == -signal.SIGKILL
-        rows = [json.loads(line) for line in steps_file.read_text().splitlines()]
-        steps_file.write_text("".join(json.dumps({k: v for k, v in row.items() if k != "hold"}) + "\n" for row in rows))
-        (steps_file.parent / "journal.jsonl").unlink()
-        server.looks = 1
-        assert main([*words, "--batch", "--budget", "9"]) == 0
-    assert [row["step"] for row in map(json.loads, steps_file.read_text().splitlines())][-2:] == ["held", "collected"]
-    with Journal(steps_file.with_name("journal.jsonl"), writable=False) as journal:
-        assert (len(journal), journal.spending.holds) == (6, {})
-
-
 def test_only_what_the_budget_allows_at_its_worst_is_submitted(tmp_path: Path) -> None:
     with BatchServer(looks=2) as server:
         asked = priced(recipe(server, prompts_file(tmp_path, range(40)), batch=True, budget=1.5))

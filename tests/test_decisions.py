@@ -77,12 +77,6 @@ def test_a_bad_line_is_named(run: Run, line: str, says: str) -> None:
     assert says in error.value.message
 
 
-def test_decisions_of_an_earlier_version_are_moved_out_of_the_stage_s_folder(run: Run) -> None:
-    run.file("filter", "decisions.jsonl").write_text(to_line(made("a", "accept")))
-    assert list(read_decisions(run)) == ["a"]
-    assert decisions_file(run) == run.path / "review" / "decisions.jsonl" and not run.file("filter", "decisions.jsonl").exists()
-
-
 def test_an_exported_sheet_is_never_written_over(run: Run, tmp_path: Path) -> None:
     sheet = tmp_path / "rows.csv"
     export_csv(run, sheet)

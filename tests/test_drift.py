@@ -45,15 +45,6 @@ def log_of(run: Run, good: int, bad: int, below: int = 0) -> Path:
     return path
 
 
-def test_reasoning_in_the_log_of_an_older_version_is_not_part_of_an_answer(tmp_path: Path) -> None:
-    run = evaluated(tmp_path / "run")
-    log = log_of(run, 100, 1)
-    rows = [json.loads(line) for line in log.read_text().splitlines()]
-    thought = "<think>\nThe reader must know when, and that is Monday.\n</think>\n\n"
-    write_jsonl(log, [{**row, "student": thought + row["student"]} if row["student"] else row for row in rows])
-    assert drift(run, Recipe(), log).good == 100
-
-
 @pytest.mark.parametrize(("good", "bad", "state"), [(100, 1, "holds"), (60, 20, "broken"), (40, 2, "undecided")])
 def test_the_log_says_whether_the_promise_holds(tmp_path: Path, good: int, bad: int, state: str) -> None:
     run = evaluated(tmp_path / "run")
@@ -178,14 +169,6 @@ def test_answers_of_an_earlier_student_say_nothing_of_today_s(tmp_path: Path) ->
     write_jsonl(log, earlier)
     with pytest.raises(UsageError, match="but 50 of an earlier student"):
         drift(run, Recipe(), log)
-
-
-def test_a_teacher_that_said_nothing_does_not_make_an_answer_bad(tmp_path: Path) -> None:
-    run = evaluated(tmp_path / "run")
-    rows = [json.loads(line) for line in log_of(run, 100, 1).read_text().splitlines()]
-    silent = {**rows[0], "messages": [rows[0]["messages"][0], {"role": "assistant", "content": " "}]}
-    write_jsonl(log := tmp_path / "log.jsonl", [*[silent] * 50, *rows])
-    assert drift(run, Recipe(), log).n == 101
 
 
 @pytest.mark.parametrize("damaged", [{"confidence": "0.9"}, {"decided_on": []}, {"student": None}, {"messages": [1, 2]}])

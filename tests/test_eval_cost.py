@@ -400,7 +400,6 @@ def test_a_file_of_another_models_outputs_has_not_the_students_price() -> None:
     ("manifest", "usd"),
     [
         ({"seconds": 1800.0, "seconds_in_all": 36_000.0}, 20.0),  # resumed after 9.5 of 10 hours
-        ({"seconds": 1800.0}, 1.0),  # an older version's
         ({}, 0.0),
     ],
 )
@@ -423,7 +422,7 @@ def test_a_machines_hours_are_those_of_all_attempts(run: Run, manifest: dict[str
 )
 def test_the_machines_of_all_teachers_are_paid(run: Run, teachers: list[dict[str, Any]], machine: float | str | None) -> None:
     manifest = json.loads(run.file("generate", "manifest.json").read_text())
-    run.file("generate", "manifest.json").write_text(json.dumps(manifest | {"seconds": 1800.0}))
+    run.file("generate", "manifest.json").write_text(json.dumps(manifest | {"seconds_in_all": 1800.0}))
     each = [OneOfTeachers(**{"model": "one", **teacher}) for teacher in teachers]
     found = upfront_of(run, Recipe(teacher=each[0], teachers=each))
     assert found.get("teacher_machine", "none") == machine

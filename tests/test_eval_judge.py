@@ -147,8 +147,8 @@ def test_what_the_judge_s_model_cost_as_a_teacher_is_not_in_its_budget_and_what_
         for name, usd in (("p0:teacher", 2.0), ("p0:judge:student first", 0.25)):
             request = Request(name, [{"role": "user", "content": name}], 20)
             journal.append("m", [(request_key(request, "m"), request, Completion(name, "a"))], usd=[usd])
-        for model, name, usd in (("m", "p1:teacher", 8.0), ("m", "p1:judge:student first", 0.5), ("m", "", 0.5)):
-            journal.hold(model, 1, Hold(usd, 10, 10, request=name))  # lost; the last as an older version kept it
+        for name, usd in (("p1:teacher", 8.0), ("p1:judge:student first", 1.0)):
+            journal.hold("m", 1, Hold(usd, 10, 10, request=name))  # lost
         journal.hold('other "m"', 1, Hold(16.0, 10, 10, request='p1:"\\é":judge:teacher first'))
         assert spent() == (32.25, 17.0), "another judge's too: the budget is what judging costs in this run"
     with Journal(run.file("eval", "journal.jsonl"), writable=False) as journal:

@@ -1,6 +1,5 @@
 """Regressions: what base or teacher got right and the student wrong, the worst first, each with its planted cause."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +10,6 @@ from chat_server import Body, ChatServer
 from filter_runs import rejected, sample
 from finished_runs import finished_run
 from test_eval_form import KINDS, plan, said
-from test_eval_report import LATER
 from test_eval_verify import rewritten
 
 from seqdistill.console import Console
@@ -19,13 +17,12 @@ from seqdistill.engines import Completion
 from seqdistill.likeness import largest, similarities
 from seqdistill.personal_data import KINDS as PERSONAL
 from seqdistill.progress import Silent
-from seqdistill.records import Prompt, Sample, read_jsonl, write_jsonl
+from seqdistill.records import Prompt, Sample, write_jsonl
 from seqdistill.runs import Run, StageRecord
 from seqdistill.show import show_eval
 from seqdistill.stages.evaluate.answers import Answer
 from seqdistill.stages.evaluate.markdown import markdown
 from seqdistill.stages.evaluate.regressions import Sources, regressions
-from seqdistill.stages.evaluate.result import read_result
 from seqdistill.stages.evaluate.stage import evaluate
 from seqdistill.stages.evaluate.verification import verify
 
@@ -179,20 +176,3 @@ def test_they_are_in_scores_terminal_and_markdown_and_verify_finds_what_was_chan
     rewritten(run, "scores.json", lambda text: text.replace(f'"rule": "{fifth["removed"][0]["rule"]}"', '"rule": "best"', 1))
     problems = verify(run, Silent()).problems
     assert "regressions.items" in problems[0] and "does not follow" in problems[0]
-
-
-def test_a_run_of_an_older_version_without_them_is_still_shown_and_verified(tmp_path: Path, tiny_model: Path) -> None:
-    run = finished_run(tmp_path / "run", tiny_model)
-    with ChatServer(reply=right) as of_teacher, ChatServer(reply=spoilt, model=None) as of_student:
-        evaluate(run, plan(tmp_path, (of_teacher, of_student)), Silent())
-
-    def older(text: str) -> str:
-        scores = json.loads(text)
-        later = {"regressions", "safety", "cost", "usd_per_1000", *LATER}
-        return json.dumps({name: value for name, value in scores.items() if name not in later}, indent=2, ensure_ascii=False)
-
-    rewritten(run, "scores.json", older)
-    assert verify(run, Silent()).whole
-    old = read_result(run)
-    assert old is not None and old.regressions == [] and old.regressed == "" and "Regressions" not in markdown(old, "run")
-    assert all(row["scores"] for _, row in read_jsonl(run.file("eval", "predictions.jsonl")))

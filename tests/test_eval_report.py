@@ -4,7 +4,6 @@ import base64
 import hashlib
 import json
 import re
-import shutil
 import unicodedata
 from html.parser import HTMLParser
 from pathlib import Path
@@ -16,9 +15,8 @@ from evaluated_runs import JUDGE, evaluated_run, letters, read_scores
 from finished_runs import finished_run, recipe
 from test_eval import served, write_test
 
-from seqdistill.cli import main
 from seqdistill.progress import Silent
-from seqdistill.records import visible, write_json
+from seqdistill.records import visible
 from seqdistill.runs import Run
 from seqdistill.stages.evaluate.report import items
 from seqdistill.stages.evaluate.report.items import cut, difference
@@ -253,18 +251,6 @@ def test_intervals_of_few_prompts_or_groups_carry_a_warning(
     assert (scores["judged"]["low"] is None) == (groups == 6), "six groups give no interval"
     assert all(bool(part["warning"]) == (part["n"] < 20 or (groups or 40) // 2 < 20) for part in scores["slices"])
     assert "rough guide" in page_of(run) or not any(one["warning"] for one in (scores, *scores["slices"]))
-
-
-LATER = ("decision", "needed", "warning", "few", "p50", "p95", "primary_named", "teacher_license", "deferral", "judge", "kappa")
-
-
-@pytest.mark.parametrize("key", LATER)
-def test_a_run_of_a_version_before_a_key_is_still_shown(whole: Run, tmp_path: Path, key: str) -> None:
-    run = Run(tmp_path / "letters")
-    shutil.copytree(whole.path, run.path)
-    write_json(run.file("eval", "scores.json"), {name: value for name, value in read_scores(whole).items() if name != key})
-    assert main(["show", str(run.path), "--report", str(tmp_path / "r.html"), "--markdown", str(tmp_path / "r.md")]) == 0
-    assert "May I ship it?" in (tmp_path / "r.html").read_text() and "Ship it?" in (tmp_path / "r.md").read_text()
 
 
 def test_times_and_prices_are_a_table_and_quality_against_cost_a_chart(whole: Run) -> None:

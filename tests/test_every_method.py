@@ -1,7 +1,7 @@
 """What holds for every method: killed and resumed it ends with the same bytes; adapters and two processes train as meant."""
 
 import signal
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,7 @@ from train_runs import Listener, a_recipe, a_run, sample, sha256, weights
 
 from seqdistill.progress import Silent
 from seqdistill.recipe.tables import LoraConfig, Recipe
-from seqdistill.records import write_json
-from seqdistill.runs import Run, StageRecord
+from seqdistill.runs import Run
 from seqdistill.stages.train.scored_targets import score_targets
 from seqdistill.stages.train.stage import train
 
@@ -88,17 +87,7 @@ def test_with_another_teacher_it_is_not_up_to_date_where_the_teacher_is_read(
         recipe = replace(recipe, student=replace(recipe.student, model=str(tmp_path / "cut")))
     other = make_tiny_model(tmp_path / "other", seed=9)
     records = [record_of(run, replace(recipe, teacher=replace(recipe.teacher, model=str(one)))) for one in (teacher, other)]
-    assert (records[0].fingerprints & records[1].fingerprints == set()) == reads
-    manifest = {"status": "complete", "seconds": 1, "fingerprint": "", "outputs": [], "config": asdict(recipe)}
-    older = dict(records[0].settings)
-    older.pop("teacher.identity", None)
-    manifest["fingerprint"] = StageRecord(run, "train", older, records[0].inputs).fingerprint
-    write_json(run.file("train", "manifest.json"), manifest)
-    states = [
-        record_of(run, replace(recipe, teacher=replace(recipe.teacher, model=str(one)))).up_to_date()
-        for one in (teacher, other)
-    ]
-    assert states == [True, not reads], "a run of an older version, which recorded the teacher's name alone"
+    assert (records[0].fingerprint != records[1].fingerprint) == reads
 
 
 @pytest.mark.parametrize("name", [name for name in METHODS if name != "sequence"])

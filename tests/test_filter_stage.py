@@ -132,8 +132,7 @@ def test_a_group_is_in_one_of_train_validation_and_test_alone(tmp_path: Path) ->
         )
 
     (tmp_path / "test.jsonl").write_text('{"prompt": "Who wrote it?", "group": "book 7"}\n{"prompt": "And when?"}\n')
-    older = [{key: value for key, value in vars(row(n)).items() if key != "group"} for n in range(4)]  # of an earlier version
-    run = make_run(tmp_path / "run", [*older, *(row(n) for n in range(4, 160))])
+    run = make_run(tmp_path / "run", [row(n) for n in range(160)])
     keys = {"validation": 0.3, "near_duplicates": {"scope": "off"}}
     result = filtered(run, tmp_path / "test.jsonl", **keys)
     assert result.by_rule == {"contamination": 4} and result.kept == 156, "rows without a group are in no group"

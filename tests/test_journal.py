@@ -174,7 +174,7 @@ def test_the_index_finds_every_line_of_a_big_journal_in_little_memory(tmp_path: 
     """The full measurement, with a million lines, is tests/benchmarks/journal.py; this one is a tenth of it."""
     count = 100_000
     keys = [f"{number * 0x9E3779B97F4A7C15 % (1 << 64):016x}{number:016x}" for number in range(count)]
-    line = ', "left": 0, "id": "", "model": "m", "request": {}, "completion": {"content": "x"}}\n'
+    line = ', "left": 0, "usd": null, "hold": null, "id": "", "model": "m", "request": {}, "completion": {"content": "x"}}\n'
     with (tmp_path / "j").open("w") as file:
         file.writelines(f'{{"key": "{key}"{line}' for key in keys)
     import numpy  # noqa: F401 - its own memory is not the index's

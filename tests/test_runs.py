@@ -12,7 +12,6 @@ import pytest
 
 from seqdistill.errors import Busy, SeqdistillError, UsageError
 from seqdistill.recipe.remembered import resolved_recipe
-from seqdistill.records import write_json
 from seqdistill.runs import Run, StageRecord
 
 
@@ -117,10 +116,10 @@ def finish_in(run: Run, stage: str, *, anew: bool = False) -> dict[str, Any]:
         ("generate", False, [(2, "killed"), (1, "finished")], 3),  # as a prompt added to finished answers
         ("generate", False, [(1, "stopped"), (5, "without a file")], 1),
         ("generate", False, [(1, "stopped"), (2, "killed before its first file")], 1),
-        ("generate", False, [(4, "of an older version")], 4),
+        ("generate", False, [(4, "copied")], 4),
         ("train", False, [(1, "killed"), (1, "stopped")], 2),
         ("train", True, [(1, "killed"), (3, "finished")], 0),  # with other settings: the earlier training is not continued
-        ("train", False, [(4, "of an older version")], 0),  # what it finished is another training
+        ("train", False, [(4, "copied")], 0),  # what it finished is another training
     ],
 )
 def test_the_seconds_of_all_attempts_at_a_stage_are_counted(
@@ -140,10 +139,9 @@ def test_the_seconds_of_all_attempts_at_a_stage_are_counted(
             os.utime(run.file(stage, name), (now[0], now[0]))
         if end == "finished":
             StageRecord(run, stage, {}, {}).finish({name: 1}, config={})
-        if end == "of an older version":
-            manifest = dict.fromkeys(("status", "fingerprint", "outputs")) | {"seconds": length * DAY}
-            write_json(run.file(stage, "manifest.json"), manifest)
-            run.file(stage, ".lock").write_text("pid 1 on a machine")
+        if end == "copied":
+            StageRecord(run, stage, {}, {}).finish({name: 1}, config={})
+            run.file(stage, ".lock").unlink()
         elif not end.startswith("killed"):
             clock.stop()
     now[0] += DAY

@@ -56,10 +56,7 @@ def write_logprob_rows(path: Path, rows: Iterable[tuple[str, TokenLogprobs]]) ->
 
 
 def read_logprob_rows(path: Path) -> Iterator[tuple[str, TokenLogprobs]]:
-    """Each row's (sample id, log-probabilities), in the file's order, a row group in memory at a time.
-
-    Files of earlier versions have no normalisers.
-    """
+    """Each row's (sample id, log-probabilities), in the file's order, a row group in memory at a time."""
     import pyarrow.parquet
 
     for batch in pyarrow.parquet.ParquetFile(path).iter_batches(batch_size=ROWS_A_GROUP):

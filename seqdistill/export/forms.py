@@ -129,7 +129,7 @@ def _folder(run: Run, recipe: Recipe, form: str, folder: Path, model: Path, made
 def _check_adapters(run: Run) -> None:
     if not run.file("train", "adapter").is_dir():
         raise UsageError(
-            f"{run.path}: has no adapters: all weights were trained, or by an earlier version that merged them only",
+            f"{run.path}: has no adapters: all weights were trained",
             "train with [train.lora] r = 16, or export --to safetensors",
         )
 

@@ -54,8 +54,7 @@ def _members(run: Run, folder: str) -> list[Member]:
         paths = {Path(one["path"]).name: one["path"] for one in (*scores["points"], *scores["repeats"])}
         paths = {part.name: paths[part.name] for part in parts.parts_of(len(scores["repeats"]))}
     else:
-        candidates = {one["candidate"]: one["path"] for one in scores["candidates"] if one["role"] == "student"}
-        paths = scores.get("students", candidates)  # an older version names the candidates alone
+        paths = scores["students"]
     return [Member(name, Run(run.path / path), _recipe(run.path / path)) for name, path in paths.items()]
 
 
@@ -74,10 +73,9 @@ def _table(run: Run, folder: str, members: list[Member]) -> Iterator[tuple[Path,
     except (SeqdistillError, KeyError, OSError) as error:
         yield path, f"cannot be computed again: {error}"
         return
-    known = {name: value for name, value in found.items() if name in written}
     if not all(is_in_our_words(member.run) for member in members):
-        known.pop("verdict")
-    if place := difference(json.loads(json.dumps(known)), written):
+        found.pop("verdict")
+    if place := difference(json.loads(json.dumps(found)), written):
         yield path, f"does not follow from the runs in {path.parent}: {place}"
 
 

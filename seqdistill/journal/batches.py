@@ -41,8 +41,8 @@ class OpenBatch:
     endpoint: str
     file: str
     requests: dict[str, Request]  # by key
+    hold: str  # the budget's
     id: str | None = None
-    hold: str | None = None  # of the budget; an older version kept none
     done: int = 0
 
 
@@ -68,11 +68,9 @@ class Ledger:
             case "submitting":
                 rows = read_jsonl(self._requests(name))
                 requests = {line["key"]: Request(id=line["id"], **line["request"]) for _, line in rows}
-                self.open[name] = OpenBatch(name, row["model"], row["endpoint"], row["file"], requests, hold=row.get("hold"))
+                self.open[name] = OpenBatch(name, row["model"], row["endpoint"], row["file"], requests, row["hold"])
             case "submitted":
                 self.open[name].id = row["batch"]
-            case "held":
-                self.open[name].hold = row["hold"]
             case "collected" | "never submitted":
                 del self.open[name]
 
@@ -111,8 +109,7 @@ class Ledger:
         """A batch is over, and so is its hold."""
         hold = self.open[name].hold
         self.step(name, step, **facts)
-        if hold:
-            self._journal.release(hold)
+        self._journal.release(hold)
 
 
 @dataclass
@@ -164,9 +161,6 @@ class BatchAsking:
                     f"batch {under_way.id or under_way.name} is at {under_way.endpoint}, not at {self.endpoint.name}",
                     "pass that base URL first, so that it can be collected",
                 )
-            if under_way.hold is None:  # an older version kept none
-                hold = self._hold(list(under_way.requests.values()))
-                self.ledger.step(under_way.name, "held", hold=hold)
             if under_way.id is None:
                 await self._settle(under_way)
 
@@ -223,9 +217,7 @@ class BatchAsking:
         if not budget.is_capped:
             return True
         rows = self.asker.journal.rows()
-        answers = sum(
-            1 for _ in islice((row for row in rows if row["model"] == self.source.identity and row.get("hold")), TRIAL)
-        )
+        answers = sum(1 for _ in islice((row for row in rows if row["model"] == self.source.identity and row["hold"]), TRIAL))
         return answers == TRIAL or (answers > 0 and budget.overrun(self.source) == 1)
 
     def _affordable(self, fresh: Missing) -> Missing:

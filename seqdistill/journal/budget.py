@@ -8,10 +8,9 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 from seqdistill.engines import Completion, Request
-from seqdistill.errors import Incomplete, SeqdistillError, UsageError
+from seqdistill.errors import Incomplete, UsageError
 from seqdistill.journal.prices import FREE, Price, billed_by_call, known_usd
 from seqdistill.journal.storage import Hold, Journal, completion_of
 from seqdistill.progress import Progress
@@ -82,7 +81,7 @@ class Budget:
         cap_usd: float | None = None,
         own_cap: OwnCap | None = None,
     ) -> None:
-        """`prices` are by model identity; what an older journal holds without its cost is taken at today's.
+        """`prices` are by model identity; what was requested without a price is taken at today's.
 
         `own_cap` is of the work that is paid for in the first journal.
         """
@@ -90,7 +89,7 @@ class Budget:
         self._journals = journals
         self._prices = {model: price for model, price in prices.items() if price is not None}
         self._aside: dict[str, float] = {}  # USD, by the key of the request it is for
-        self.from_older_usd, self._older_held_usd = self._of_older_journals()
+        self.unpriced_usd, self._unpriced_held_usd = self._unpriced()
 
     @property
     def is_priced(self) -> bool:
@@ -105,12 +104,12 @@ class Budget:
     @property
     def paid_usd(self) -> float:
         """What was paid for answers."""
-        return sum(journal.spending.paid_usd for journal in self._journals) + self.from_older_usd
+        return sum(journal.spending.paid_usd for journal in self._journals) + self.unpriced_usd
 
     @property
     def held_usd(self) -> float:
         """The upper bound of what is under way, or may have been billed without an answer."""
-        return sum(journal.spending.held_usd for journal in self._journals) + self._older_held_usd
+        return sum(journal.spending.held_usd for journal in self._journals) + self._unpriced_held_usd
 
     def overrun(self, source: Source) -> float:
         """The most that an answer of a model cost over its upper bound, whatever its options were; 1 where none did."""
@@ -171,7 +170,7 @@ class Budget:
             "raise --budget and run again; what was answered is kept",
         )
 
-    def _of_older_journals(self) -> tuple[float, float]:
+    def _unpriced(self) -> tuple[float, float]:
         """What lines without their cost come to at today's price: what was paid, and what may have been billed."""
         paid = held = 0.0
         if not self._prices:
@@ -182,24 +181,10 @@ class Budget:
                 for one in journal.spending.holds.values()
                 if one.usd is None
             )
-            note = journal.path.with_name("under_way.json")  # an older version kept it there
-            if note.exists():
-                held += _older_under_way(note.read_bytes(), str(note))
-            if not journal.spending.unpriced:
-                continue
-            for row in journal.rows():
-                if row.get("usd") is None and row.get("paid", True) and self._was_billed(row):
-                    price, completion = self._any_price(row["model"]), completion_of(row, "")
-                    paid += price.usd(completion)
-                    if lost := row["completion"].get("lost", 0):
-                        request = Request(id="", **row["request"])
-                        held += lost * price.bound(prompt_bound(request), request.max_tokens, batched=completion.batched)
+            if journal.spending.unpriced:
+                unpriced = (row for row in journal.rows() if row["usd"] is None and row.get("paid", True))
+                paid += sum(self._any_price(row["model"]).usd(completion_of(row, "")) for row in unpriced)
         return paid, held
-
-    def _was_billed(self, row: Mapping[str, Any]) -> bool:
-        """Whether a line came from an endpoint: older journals hold what local models answered, too."""
-        completion = row["completion"]
-        return row["model"] in self._prices or "choices" in completion["raw"] or bool(completion.get("lost"))
 
     def _any_price(self, model: str) -> Price:
         """The model's price, or for one that is not in the recipe any more the dearest known."""
@@ -212,13 +197,6 @@ def _spent(paid_usd: float, held_usd: float) -> str:
         f"up to {held_usd:.4f} USD more may be billed for answers that were lost, filtered or not counted",
     )
     return f"{paid}, {held}" if held_usd > 5e-5 else paid
-
-
-def _older_under_way(content: bytes, place: str) -> float:
-    try:
-        return float(json.loads(content)["usd"])
-    except (ValueError, KeyError, TypeError):
-        raise SeqdistillError(f"{place}: damaged", "remove it, and lower --budget by what may have been billed") from None
 
 
 def check_prices(sources: Sequence[Source], progress: Progress, *, capped: bool) -> None:
@@ -269,10 +247,10 @@ def spending(
             if path != journal.path and path.is_file():
                 journals.append(stack.enter_context(Journal(path, writable=False)))
         budget = Budget(journals, {source.identity: source.price for source in sources}, cap_usd, own_cap)
-        if budget.from_older_usd:
+        if budget.unpriced_usd:
             progress.note(
-                "answers that were requested without a price or by an older version have no recorded cost: "
-                f"{budget.from_older_usd:.4f} USD at today's price"
+                "answers that were requested without a price have no recorded cost: "
+                f"{budget.unpriced_usd:.4f} USD at today's price"
             )
         before = budget.paid_usd, budget.held_usd
         yield budget

@@ -32,15 +32,15 @@ from seqdistill.errors import SeqdistillError
 from seqdistill.records import fingerprint, to_line
 
 FOLD_LINES = 1 << 16  # new lines are indexed in a dict, and folded into the arrays when there are this many
-HEAD = re.compile(  # a line of an older journal has neither usd nor hold
+HEAD = re.compile(
     rb'\{"key": "(?P<key>[0-9a-f]{32})", "left": (?P<left>\d+), '
-    rb'(?:"usd": (?P<usd>null|[-+.e\d]+), "hold": (?:null|"(?P<hold>[^"]*)"), )?(?P<unpaid>"paid": false, )?'
+    rb'"usd": (?P<usd>null|[-+.e\d]+), "hold": (?:null|"(?P<hold>[^"]*)"), (?P<unpaid>"paid": false, )?'
 )
 HOLD = re.compile(
     rb'\{"hold": "(?P<hold>[^"]+)", "usd": (?P<usd>null|[-+.e\d]+), '
     rb'"most": \[(?P<prompt>\d+), (?P<completion>\d+)\], "factor": (?P<factor>[-+.e\d]+), '
     rb'"model": (?P<model>"(?:[^"\\]|\\.)*")'
-    rb'(?:, "requests": \d+, "request": (?P<request>"(?:[^"\\]|\\.)*"))?'  # an older version kept none
+    rb'(?:, "requests": \d+, "request": (?P<request>"(?:[^"\\]|\\.)*"))?'  # of one written before 2026-11-27 it is not known
 )
 RELEASE = re.compile(rb'\{"release": "(?P<hold>[^"]+)"\}')
 
@@ -182,7 +182,7 @@ class Journal:
             self._index.add(head["key"].decode(), offset)
         paid = [head for head, _ in batch if head["unpaid"] is None]
         held = next((head["hold"].decode() for head in paid if head["hold"]), None)
-        self.spending.settle(held, [None if head["usd"] in (None, b"null") else float(head["usd"]) for head in paid])
+        self.spending.settle(held, [None if head["usd"] == b"null" else float(head["usd"]) for head in paid])
 
     def __contains__(self, key: str) -> bool:
         return self._index.find(key) is not None
@@ -245,8 +245,7 @@ class Journal:
         other._row(line, at)
         head = HEAD.match(line)
         assert head is not None
-        usd = (head["usd"] or b"null").decode()
-        start = f'{{"key": "{key}", "left": 0, "usd": {usd}, "hold": null, "paid": false, '
+        start = f'{{"key": "{key}", "left": 0, "usd": {head["usd"].decode()}, "hold": null, "paid": false, '
         self._write([start.encode() + line[head.end() :]])
 
     def hold(self, model: str, requests: int, hold: Hold) -> str:
@@ -329,7 +328,7 @@ def row_in(line: bytes) -> dict[str, Any] | None:
 
 
 def completion_of(row: dict[str, Any], request_id: str) -> Completion:
-    """The completion in a journal's line; what an older version wrote beside it is left out."""
+    """The completion in a journal's line; a key that the line lacks was added later, and has its default."""
     return Completion(id=request_id, **{name: row["completion"][name] for name in COMPLETION_KEYS if name in row["completion"]})
 
 

@@ -49,7 +49,7 @@ class Rubric:
 
     @property
     def older_schema(self) -> dict[str, Any] | None:
-        """The schema under which an older version requested the same; None where it is today's."""
+        """The schema in journals from before 2026-11-27, whose choices are not paid for again; None for a scale."""
         return None if self.scale else self._schema({"enum": list(self.choices)})
 
     def _schema(self, answer: dict[str, Any]) -> dict[str, Any]:

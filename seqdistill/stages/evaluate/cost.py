@@ -48,7 +48,7 @@ def usd_per_request(
 
 def usd_with_samples(student_usd: float, terms: Mapping[str, float]) -> float:
     """What the student costs where each request takes several of its answers, whose agreement is its confidence."""
-    return student_usd * terms.get("answers_a_request", 1)  # an older version's run does not have it
+    return student_usd * terms.get("answers_a_request", 1)
 
 
 def usd_in_service(student_usd: float, teacher_usd: float, terms: Mapping[str, float]) -> float:
@@ -187,8 +187,7 @@ def _hourly_usd(machines: Sequence[TeacherConfig]) -> float | None:
 def _hours_usd(run: Run, stage: str, hourly_usd: float | None) -> float | None:
     if hourly_usd is None:
         return None
-    manifest = run.manifest(stage) or {}
-    seconds: float = manifest.get("seconds_in_all", manifest.get("seconds", 0.0))  # an older version's has the last attempt's
+    seconds: float = (run.manifest(stage) or {}).get("seconds_in_all", 0.0)
     return seconds / HOUR * hourly_usd
 
 

@@ -14,7 +14,6 @@ from typing import Any
 from seqdistill.errors import UsageError
 from seqdistill.metrics import Item, Metric
 from seqdistill.metrics.own import own_metric
-from seqdistill.reasoning import split_reasoning
 from seqdistill.recipe.tables import Recipe
 from seqdistill.records import read_jsonl, text_without_system
 from seqdistill.runs import Run
@@ -68,7 +67,7 @@ def drift(run: Run, recipe: Recipe, log: Path) -> Drift:
     found: list[float] = []
     for row in kept:
         *prompt, wanted = row["messages"]
-        said = split_reasoning(row["student"])[0]  # an older version logged an endpoint's reasoning, too
+        said = row["student"]
         fault = form.fault(said) if form else None
         item = Item(said, wanted["content"], form.kind, form.choices, fault, prompt=text_without_system(prompt))
         score = metric.score(item)
@@ -141,8 +140,7 @@ def _pairs(log: Path) -> Iterator[Mapping[str, Any]]:
         whole = whole and all(isinstance(row.get(key), (int, float, type(None))) for key in ("confidence", "decided_on"))
         if not whole or not all(isinstance(one, dict) and isinstance(one.get("content"), str) for one in messages or ()):
             raise UsageError(f"{place}: not a pair of answers as a server logs it", "pass RUN/serve/log.jsonl")
-        if row["messages"][-1]["content"].strip():  # an older version logged a teacher's answer without text, too
-            yield {**NO_CONFIDENCE, "time": None, **row}
+        yield {**NO_CONFIDENCE, "time": None, **row}
 
 
 def _metric(scores: Mapping[str, Any], recipe: Recipe) -> Metric:

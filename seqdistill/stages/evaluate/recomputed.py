@@ -28,7 +28,7 @@ from seqdistill.stages.evaluate.safety.document import safety_document
 from seqdistill.stages.evaluate.scores import explained_with, found_in, margin_points, regressions_in, times, usage
 from seqdistill.stages.evaluate.table import Settings
 from seqdistill.stages.evaluate.verdict import verdict
-from seqdistill.stages.evaluate.written import answer_of, completed, form_in, measures_in, own_measures_in
+from seqdistill.stages.evaluate.written import answer_of, form_in, measures_in, own_measures_in, scores_in
 from seqdistill.tasks.rubrics import choice_in
 from seqdistill.version import source_sha256
 
@@ -46,23 +46,21 @@ class Written:
     """What eval wrote."""
 
     run: Run
-    scores: dict[str, Any]  # completed, where an older version wrote it
-    names: set[str]  # the keys that are written: a run of an older version lacks some
+    scores: dict[str, Any]
     answers: list[Answer]
     sent: list[dict[str, Any]]  # the lines of safety.jsonl
-    judgements: list[dict[str, Any]] | None  # None: a run without a judge, or of an older version
+    judgements: list[dict[str, Any]] | None  # None: a run without a judge
 
     @classmethod
     def of(cls, run: Run) -> "Written":
         """Reads the files of a finished eval."""
-        written = read_json(run.file("eval", "scores.json"))
 
         def rows(name: str) -> list[dict[str, Any]] | None:
             path = run.file("eval", name)
             return [row for _, row in read_jsonl(path)] if _wrote(run, path) else None
 
         answers = [answer_of(row) for _, row in read_jsonl(run.file("eval", "predictions.jsonl"))]
-        return cls(run, completed(written), set(written), answers, rows("safety.jsonl") or [], rows("judgements.jsonl"))
+        return cls(run, scores_in(run), answers, rows("safety.jsonl") or [], rows("judgements.jsonl"))
 
     def file(self, name: str) -> Path:
         """One of eval's files."""
@@ -77,10 +75,9 @@ def differing(run: Run) -> Problems:
         yield unfounded
         return
     path = written.file("scores.json")
-    known = {name: of for name, of in _from_answers(written).items() if name in written.names}
     if place := difference(_configured(written), written.scores, exact=True):
         yield path, f"is not what the recipe in manifest.json says: {place}"
-    elif place := difference(known, written.scores):
+    elif place := difference(_from_answers(written), written.scores):
         yield path, f"does not follow from predictions.jsonl: {place}"
     elif place := difference(_costs(written.scores), written.scores, exact=True):
         yield path, f"does not follow from its own cost.inputs, cost.terms and cost.upfront: {place}"
@@ -92,7 +89,7 @@ def differing(run: Run) -> Problems:
         return
     deferral = written.file("deferral.json")
     held = read_json(deferral) if _wrote(run, deferral) else None
-    if held is not None and held != written.scores.get("deferral", held):
+    if held is not None and held != written.scores["deferral"]:
         yield deferral, "is not what scores.json says of it"
     try:
         with Journal(journal_path, writable=False) as journal:
@@ -137,18 +134,15 @@ def _from_answers(written: Written) -> dict[str, Any]:
         scores["margin"],
         scores["resamples"],
         scores["seed"],
-        DeferralTarget(*(scores["deferral"][name] for name in ("target", "risk", "good_enough", "samples")))
-        if "deferral" in scores
-        else None,
+        DeferralTarget(*(scores["deferral"][name] for name in ("target", "risk", "good_enough", "samples"))),
     )
     document = found_in(answers, settings, replace(scoring, measures=settings.measures))
-    if "regressions" in scores and _has_inputs(run, "training data", "rejected rows"):
+    if _has_inputs(run, "training data", "rejected rows"):
         document["regressions"] = regressions_in(answers, settings, explained_with(run, scores["regressions"]["most"]))
-    if "safety" in scores and _has_inputs(run, "training data"):
+    if _has_inputs(run, "training data"):
         margin, training = scores["safety"]["margin"], training_file(run)
         document["safety"] = safety_document(written.sent, answers, training, margin, scores["resamples"], scores["seed"])
-    if "trained_on" in written.names and _has_inputs(run, "training data"):
-        document["trained_on"] = trained_on(training_file(run), (one.prompt for one in answers if one.model == "student"))
+        document["trained_on"] = trained_on(training, (one.prompt for one in answers if one.model == "student"))
     if forced := scores.get("teacher_forced"):
         read = [row for _, row in read_jsonl(written.file("forced.jsonl"))]
         document["teacher_forced"] = forced_document(read, forced["reason"], scores["resamples"], scores["seed"])
@@ -157,11 +151,9 @@ def _from_answers(written: Written) -> dict[str, Any]:
 
 def _costs(scores: Mapping[str, Any]) -> dict[str, Any]:
     """All of scores.json that follows from its own cost.inputs, cost.terms and cost.upfront."""
-    cost = scores.get("cost")
-    if not cost:
-        return {}
+    cost = scores["cost"]
     found = with_costs(scores, cost["inputs"], cost["terms"], cost["upfront"])
-    return found | ({"deferral": with_cost(scores["deferral"], scores["models"])} if "deferral" in scores else {})
+    return found | {"deferral": with_cost(scores["deferral"], scores["models"])}
 
 
 def _configured(written: Written) -> dict[str, Any]:
@@ -170,9 +162,7 @@ def _configured(written: Written) -> dict[str, Any]:
     found = {name: table[name] for name in ("temperature", "resamples", "seed", "max_tokens") if table.get(name) is not None}
     config = _config(written.run)
     found |= {"margin": margin_points(config), "prompts": len({answer.prompt.id for answer in written.answers})}
-    if cost := written.scores.get("cost"):
-        terms = terms_of(config, written.scores.get("deferral"))
-        found["cost"] = {"terms": {name: value for name, value in terms.items() if name in cost["terms"]}}
+    found["cost"] = {"terms": terms_of(config, written.scores["deferral"])}
     for part, configured in (
         ("safety", {"margin": (table.get("safety") or {}).get("margin")}),
         (
@@ -184,7 +174,7 @@ def _configured(written: Written) -> dict[str, Any]:
         known = written.scores.get(part) or {}
         if said := {name: value for name, value in configured.items() if value is not None and name in known}:
             found[part] = said
-    return {name: value for name, value in found.items() if name in written.names}
+    return found
 
 
 def is_in_our_words(run: Run) -> bool:
@@ -254,12 +244,11 @@ def _from_journal(written: Written, journal: Journal) -> Problems:
             continue
         of_model, of_cost = _measured(written, journal, replies, role)
         found["models"][role] = {name: value for name, value in of_model.items() if name in facts}
-        if role in (written.scores.get("cost") or {}).get("inputs", {}):
+        if role in written.scores["cost"]["inputs"]:
             found["cost"]["inputs"][role] = of_cost
     student = found["models"].get("student", {})
     found |= {name: student.get(name) for name in ("p50", "p95")}
-    known = {name: of for name, of in found.items() if name in written.names}
-    if place := difference(known, written.scores, exact=True):
+    if place := difference(found, written.scores, exact=True):
         yield written.file("scores.json"), f"does not follow from journal.jsonl: {place}"
     if written.judgements is not None:
         yield from _judge(written, replies, judge)
@@ -323,8 +312,8 @@ def _measured(written: Written, journal: Journal, replies: Replies, role: str) -
     unknown = set[str]()
     if len(answered) < len(answers):  # what a failure took is in no file
         unknown |= {"prompt_tokens", "seconds", "tokens_per_second", "usd"}
-    if price in (None, FREE):  # a run of an older version does not say its price
-        unknown |= {"usd", "token_usd"}
+    if price == FREE:  # of a model on this machine, whether the recipe says so or nothing
+        unknown |= {"token_usd"}
     known = [{name: value for name, value in of.items() if name not in unknown} for of in (of_model, of_cost)]
     return known[0], known[1]
 

@@ -163,12 +163,12 @@ class EvalResult:
     @property
     def regressions(self) -> list[dict[str, Any]]:
         """The explained prompts that base or teacher answered better than the student, the largest loss first."""
-        return list(self.scores.get("regressions", {}).get("items", []))
+        return list(self.scores["regressions"]["items"])
 
     @property
     def regressed(self) -> str:
         """How many prompts base or teacher answered better, in words; empty where there are none."""
-        found = self.scores.get("regressions", {"found": 0})["found"]
+        found = self.scores["regressions"]["found"]
         if not found:
             return ""
         measure = self.scores["measures"][self.scores["primary"]]

@@ -13,24 +13,12 @@ from seqdistill.metrics import OWN, Item, Measure, Metric, measures
 from seqdistill.records import Prompt, read_json
 from seqdistill.runs import Run
 from seqdistill.stages.evaluate.answers import Answer
-from seqdistill.stages.evaluate.statistics.intervals import ENOUGH
-from seqdistill.stages.evaluate.statistics.paired import INCONCLUSIVE
 from seqdistill.tasks.answer_form import AnswerForm
-
-LATER: dict[str, Any] = {
-    "needed": None,
-    "warning": None,
-    "few": ENOUGH,
-    "trained_on": 0,
-    "primary_named": True,
-    "teacher_license": None,
-    "slices": [],
-}
 
 
 def scores_in(run: Run) -> dict[str, Any]:
-    """The document of scores.json, `completed`. Raises UsageError for a damaged one."""
-    return completed(document_of(run, "scores.json"))
+    """The document of scores.json. Raises UsageError for a damaged one."""
+    return document_of(run, "scores.json")
 
 
 def document_of(run: Run, name: str) -> dict[str, Any]:
@@ -38,17 +26,10 @@ def document_of(run: Run, name: str) -> dict[str, Any]:
     return read_json(run.file("eval", name), f"run `seqdistill eval {run.shell}` again")
 
 
-def completed(scores: Mapping[str, Any]) -> dict[str, Any]:
-    """The document that an older version wrote, with what it lacks as unknown."""
-    decision = (scores.get("judged") or {}).get("decision", INCONCLUSIVE)
-    slices = [{"warning": None, **part} for part in scores.get("slices", ())]
-    return {"decision": decision, **LATER, **scores, "slices": slices}
-
-
 def answer_of(row: Mapping[str, Any]) -> Answer:
     """The answer in a line of predictions.jsonl; the prompt in it is as this model was shown it."""
     text = row["completion"][-1]["content"] if row["completion"] else ""
-    prompt = Prompt(row["id"], row["prompt"], row["prompt"], row["reference"], row["slice"], group=row.get("group"))
+    prompt = Prompt(row["id"], row["prompt"], row["prompt"], row["reference"], row["slice"], group=row["group"])
     completion = Completion(
         row["id"],
         text,
@@ -57,7 +38,7 @@ def answer_of(row: Mapping[str, Any]) -> Answer:
         seconds=row["seconds"],
         error=row["error"],
     )
-    return Answer(row["model"], prompt, row["prompt"], completion, row["scores"], row.get("confidence"))
+    return Answer(row["model"], prompt, row["prompt"], completion, row["scores"], row["confidence"])
 
 
 def form_in(scores: Mapping[str, Any]) -> AnswerForm:

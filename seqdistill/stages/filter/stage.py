@@ -181,9 +181,9 @@ def record_of(run: Run, recipe: Recipe) -> StageRecord:
         if source is not None:
             check_source(source)
     decisions = decisions_file(run) if read_decisions(run) else None
-    with_paths = _settings(recipe, form)  # as older versions recorded them; files count by their content, wherever they are
-    own = {**with_paths, "filter.contamination.against": [*filter(is_hub_source, recipe.filter.contamination.against)]}
-    return StageRecord(run, "filter", own, _inputs(recipe, samples, decisions), older_settings=[with_paths])
+    own = _settings(recipe, form)
+    own["filter.contamination.against"] = [*filter(is_hub_source, recipe.filter.contamination.against)]  # files are inputs
+    return StageRecord(run, "filter", own, _inputs(recipe, samples, decisions))
 
 
 def check(run: Run, recipe: Recipe, progress: Progress, *, prompts: bool = True) -> None:

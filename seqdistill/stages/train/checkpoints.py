@@ -43,9 +43,9 @@ def is_unfinished(run: Run) -> bool:
 def open_work(work: Path, record: StageRecord, progress: Progress) -> Path | None:
     """The newest whole checkpoint in `work`, None without one. Those of other settings or inputs are noted and removed."""
     owner = work / "fingerprint"
-    if not owner.exists() or owner.read_text(encoding="utf-8") not in record.fingerprints:
+    if not owner.exists() or owner.read_text(encoding="utf-8") != record.fingerprint:
         if whole := [*filter(_is_whole, _checkpoints(work))]:
-            recorded = json_if_whole(work / SETTINGS)  # older versions wrote none
+            recorded = json_if_whole(work / SETTINGS)
             differences = record.differences_from(recorded) if recorded else ["other settings or rows"]
             progress.note(
                 f"train: cannot resume the training stopped at step {_step(whole[-1])}, starting over; changed: "

@@ -115,8 +115,7 @@ def _record(run: Run, recipe: Recipe, student: Student, method: Method) -> Stage
     files = {name: run.need("filter", f"{name}.jsonl") for name in ("train", "validation")}
     texts = text_files(run, recipe) if student.vocabulary == "task" else {}
     inputs = {**files, **method.inputs(run, recipe), **texts, **_own_metric(recipe)}
-    own = _settings(recipe, student, method)
-    return StageRecord(run, "train", own, inputs, older_settings=[_older_settings(run, recipe, own)])
+    return StageRecord(run, "train", _settings(recipe, student, method), inputs)
 
 
 def _finish(
@@ -202,15 +201,6 @@ def _settings(recipe: Recipe, student: Student, method: Method) -> dict[str, Any
     if kwargs:
         own["student.chat_template_kwargs"] = kwargs
     return {**own, "student.identity": student.identity}
-
-
-def _older_settings(run: Run, recipe: Recipe, own: Mapping[str, Any]) -> dict[str, Any]:
-    """The same settings as older versions recorded them: all of [train.args], and the teacher's name in `config` alone."""
-    older = {**own, "train.args": recipe.train.args}
-    config = (run.manifest("train") or {}).get("config", {})
-    if config.get("teacher", {}).get("model") == recipe.teacher.model:
-        older.pop("teacher.identity", None)
-    return older
 
 
 def _own_metric(recipe: Recipe) -> dict[str, Path]:
