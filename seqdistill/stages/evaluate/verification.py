@@ -48,7 +48,10 @@ def verify(run: Run, progress: Progress, *, linked: bool = True) -> Verification
         progress.end()
     problems += [f"{path}: changed by hand since the last command on the run" for path in changed_by_hand(run.path)]
     if "eval" in stages and not problems:
-        problems += [f"{path}: {problem}" for path, problem in differing(run)]
+        try:
+            problems += [f"{path}: {problem}" for path, problem in differing(run)]
+        except KeyError as error:
+            problems.append(f"{run.file('eval', 'scores.json')}: cannot be computed again: key {error} is missing")
         if is_evaluated(run, Recipe()) is False:
             problems.append(f"{run.file('eval', 'scores.json')}: of an earlier student: train/model was trained again since")
     return Verification(not problems, files, stages, problems)
