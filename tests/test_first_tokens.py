@@ -36,6 +36,7 @@ def evaluated(path: Path) -> Run:
                 row |= {
                     "reference": None,
                     "slice": None,
+                    "group": None,
                     "error": None,
                     "tokens": 1,
                     "seconds": 0.0,
