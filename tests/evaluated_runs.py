@@ -92,7 +92,8 @@ def evaluated_run(
     scores: dict[str, Any] = {
         **found,
         "primary_named": True, "prompts": rows, "teacher_license": None, "temperature": 0.0, "max_tokens": 12,
-        "resamples": resamples, "seed": 0, "regressions": {"found": 0, "items": []}, "methods": methods(scoring.measures, chrf_signature()),
+        "regressions": {"found": 0, "items": []}, "resamples": resamples, "seed": 0,
+        "methods": methods(scoring.measures, chrf_signature()),
         "machine": {"processor": "a processor", "cpus": 2, "gpu": None, "system": "Linux"},
         **({"form": {"choices": list(choices)}} if choices else {}),
         **({"judge": dict(judge)} if judge else {}),
