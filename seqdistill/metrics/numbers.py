@@ -9,13 +9,13 @@ from fractions import Fraction
 from itertools import pairwise
 
 from seqdistill.metrics.metric import TOLERANCE
+from seqdistill.metrics.number_words import in_words
 from seqdistill.metrics.numerals import (
     CLOSE,
     LONGEST,
     OPEN,
     Numeral,
     has_words,
-    in_words,
     is_formula,
     marked_formula,
     numerals,
