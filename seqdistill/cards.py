@@ -13,7 +13,7 @@ from typing import Any
 from seqdistill.files import write_text
 from seqdistill.funnel import funnel, rows_of
 from seqdistill.journal.budget import spent_since
-from seqdistill.records import HUB_ID, visible
+from seqdistill.records import HUB_ID, read_json, visible
 from seqdistill.rights import license_in, rights_in
 from seqdistill.runs import Run
 from seqdistill.tasks.templates import PLAIN, PROMPT_TEMPLATE
@@ -230,7 +230,7 @@ def _making(run: Run, train: dict[str, Any], teacher: str | None) -> Iterable[tu
 def _messages(folder: Path) -> str:
     """The messages that the student expects, as Python code."""
     template = folder / PROMPT_TEMPLATE
-    texts = json.loads(template.read_text(encoding="utf-8")) if template.exists() else PLAIN.student
+    texts = read_json(template) if template.exists() else PLAIN.student
     rows = [{"role": role, "content": texts[role]} for role in ("system", "user") if texts.get(role)]
     return "[\n" + "".join(f"    {json.dumps(row, ensure_ascii=False)},\n" for row in rows) + "]"
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from seqdistill.errors import UsageError
-from seqdistill.files import atomic_write, is_temporary
+from seqdistill.files import atomic_write, is_temporary, write_text
 
 Message = dict[str, str]  # exactly the keys role and content
 ROLES = ("system", "user", "assistant")
@@ -254,8 +254,7 @@ def write_jsonl(path: Path, rows: Iterable[Any]) -> int:
 
 def write_json(path: Path, value: Any) -> None:
     """Writes one readable JSON document atomically."""
-    with atomic_write(path) as file:
-        file.write(json_text(value))
+    write_text(path, json_text(value))
 
 
 def read_json(path: Path, hint: str = "restore the file, or repeat the command that wrote it") -> dict[str, Any]:

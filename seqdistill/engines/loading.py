@@ -171,13 +171,7 @@ def load_failure(error: Exception, model: ModelConfig, what: str, otherwise: str
 def _check_generation_config(folder: Path, what: str) -> None:
     """Raises UsageError for a file that transformers would pass over, and with it the model's stop tokens."""
     file = folder / "generation_config.json"
-    if not file.is_file():
-        return
-    try:
-        valid = isinstance(json.loads(file.read_text(encoding="utf-8")), dict)
-    except ValueError:
-        valid = False
-    if not valid:
+    if file.is_file() and json_if_whole(file) is None:
         raise UsageError(f"{what} cannot be loaded: {file.name} is not a JSON object", "copy or download the model again")
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from seqdistill.errors import Busy, UsageError
-from seqdistill.files import atomic_write
+from seqdistill.files import write_text
 from seqdistill.recipe.reading import Layer, check_secrets, check_tables, merge, read_recipe, relative_path, resolve, with_paths
 from seqdistill.recipe.tables import GenerateConfig, Recipe, flag
 from seqdistill.records import file_sha256, is_sealed, json_if_whole, json_text, read_json, seal
@@ -221,8 +221,7 @@ def _put(wanted: Mapping[Path, str | None], now: Mapping[Path, str | None]) -> N
             with contextlib.suppress(OSError):  # a run directory that held nothing else
                 path.parent.rmdir()
         elif text != now[path]:
-            with atomic_write(path) as file:
-                file.write(text)
+            write_text(path, text)
 
 
 def _memory(path: Path) -> dict[str, Any]:
